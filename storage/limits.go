@@ -1,0 +1,46 @@
+package storage
+
+import "sync/atomic"
+
+// Memory is a node-wide budget for the hot tails of its logs. It refuses nobody: a log that appends while the node is
+// over budget drops its own oldest entries until the node is within it again or the log holds none.
+type Memory struct {
+	limit int64
+	used  atomic.Int64
+}
+
+// NewMemory returns a budget of limit bytes.
+func NewMemory(limit int64) *Memory { return &Memory{limit: limit} }
+
+// Used is the number of bytes all hot tails hold.
+func (m *Memory) Used() int64 {
+	if m == nil {
+		return 0
+	}
+	return m.used.Load()
+}
+
+func (m *Memory) add(n int64) {
+	if m != nil {
+		m.used.Add(n)
+	}
+}
+
+func (m *Memory) over() bool { return m != nil && m.used.Load() > m.limit }
+
+// SyncLimit bounds how many syncs run at once on a node. Without it a hundred busy partitions make a hundred blocked
+// threads, and the slowest sync gets slower with each.
+type SyncLimit struct{ slots chan struct{} }
+
+// NewSyncLimit returns a limit of n syncs, at least one.
+func NewSyncLimit(n int) *SyncLimit { return &SyncLimit{slots: make(chan struct{}, max(n, 1))} }
+
+// sync runs f.Sync when there is a slot.
+func (s *SyncLimit) sync(f File) error {
+	if s == nil {
+		return f.Sync()
+	}
+	s.slots <- struct{}{}
+	defer func() { <-s.slots }()
+	return f.Sync()
+}

@@ -1,0 +1,337 @@
+package storage_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/tidewire/tidewire/storage"
+	"github.com/tidewire/tidewire/storage/crashfs"
+)
+
+func openMem(t *testing.T, change func(*storage.Config)) (*storage.Log, *crashfs.FS) {
+	t.Helper()
+	fsys := crashfs.New()
+	cfg := storage.Config{FS: fsys, Dir: "p/1", Partition: 1, SegmentBytes: 4 << 10}
+	if change != nil {
+		change(&cfg)
+	}
+	l, err := storage.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l, fsys
+}
+
+// put appends n entries of one record and size bytes each, at one-second times.
+func put(t *testing.T, l *storage.Log, n, size int) {
+	t.Helper()
+	for range n {
+		i := l.Bounds().Last + 1
+		if err := l.Append([]storage.Entry{{Index: i, Term: 1, Records: 1, Time: int64(i) * 1000, Payload: numbered(i, size)}}, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestRetentionPoint(t *testing.T) {
+	l, _ := openMem(t, nil)
+	put(t, l, 12, 900) // four to a segment: [0,4) [4,8) sealed, [8,12) active
+	full := l.Bounds().Bytes
+	for _, tc := range []struct {
+		bytes   int64
+		records uint64
+		before  int64
+		want    storage.Offset
+	}{
+		{0, 0, 0, 0},
+		{full, 0, 0, 0},
+		{full / 2, 0, 0, 4},
+		{1, 0, 0, 8},
+		{0, 12, 0, 0},
+		{0, 9, 0, 0},
+		{0, 8, 0, 4},
+		{0, 1, 0, 8},
+		{0, 0, 4000, 0},
+		{0, 0, 4001, 4},
+		{0, 0, 1 << 40, 8},
+		{full, 8, 0, 4},
+		{1, 8, 1, 8},
+	} {
+		if got := l.RetentionPoint(tc.bytes, tc.records, tc.before); got != tc.want {
+			t.Errorf("RetentionPoint(%d, %d, %d) = %d, want %d", tc.bytes, tc.records, tc.before, got, tc.want)
+		}
+	}
+	if err := l.Roll(); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.RetentionPoint(0, 0, 1<<40); got != 12 {
+		t.Errorf("after Roll the retention point is %d", got)
+	}
+	if err := l.Roll(); err != nil { // nothing to seal
+		t.Fatal(err)
+	}
+	if err := l.Trim(13); !errors.Is(err, storage.ErrOutOfRange) {
+		t.Errorf("trim behind the end: %v", err)
+	}
+}
+
+func TestMemoryBudget(t *testing.T) {
+	memory := storage.NewMemory(10_000)
+	with := func(c *storage.Config) { c.Memory = memory }
+	a, _ := openMem(t, with)
+	b, _ := openMem(t, with)
+	put(t, a, 5, 1000)
+	put(t, b, 8, 1000) // over: b drops its own oldest
+	if used := memory.Used(); used > 10_000 || used < 9_000 {
+		t.Errorf("%d bytes are used", used)
+	}
+	if _, err := a.Reader(0).NextHot(5, 1); err != nil {
+		t.Errorf("the log that was not appending: %v", err)
+	}
+	if _, err := b.Reader(0).NextHot(8, 1); !errors.Is(err, storage.ErrCold) {
+		t.Errorf("the oldest of the log that was: %v", err)
+	}
+	if es, err := b.Reader(7).NextHot(8, 1); err != nil || len(es) != 1 {
+		t.Errorf("its newest: %v", err)
+	}
+	a.Close()
+	b.Close()
+	if used := memory.Used(); used != 0 {
+		t.Errorf("%d bytes are used by nobody", used)
+	}
+}
+
+func TestHotBytes(t *testing.T) {
+	l, _ := openMem(t, func(c *storage.Config) { c.HotBytes = 5000 })
+	put(t, l, 20, 900)
+	r := l.Reader(0)
+	defer r.Close()
+	if _, err := r.NextHot(20, 1); !errors.Is(err, storage.ErrCold) {
+		t.Errorf("offset 0: %v", err)
+	}
+	r.Seek(17)
+	es, err := r.NextHot(20, 2000)
+	if err != nil || len(es) != 2 || es[0].Base != 17 {
+		t.Errorf("offset 17: %v, %v", es, err)
+	}
+	if es, err := r.NextHot(19, 2000); err != nil || es != nil {
+		t.Errorf("at the limit: %v, %v", es, err)
+	}
+}
+
+func TestPoolRecyclesAndPrepares(t *testing.T) {
+	fsys := crashfs.New()
+	pool, err := storage.NewIdlePool(fsys, "pool", 20<<10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := storage.Open(storage.Config{FS: fsys, Dir: "p/1", SegmentBytes: 4 << 10, Pool: pool})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, l, 3, 900) // more than half a segment, at once: a busy log
+	pool.Work()
+	if pool.Spares() != 1 {
+		t.Fatalf("%d spares", pool.Spares())
+	}
+	put(t, l, 2, 900)
+	if pool.Spares() != 0 {
+		t.Errorf("the spare was not used")
+	}
+	put(t, l, 12, 900)
+	if err := l.SaveSnapshot(storage.Snapshot{Index: 17, Term: 1, Offset: 17}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Trim(17); err != nil {
+		t.Fatal(err)
+	}
+	if pool.Used() == 0 {
+		t.Fatal("nothing was recycled")
+	}
+	pool.Want(4 << 10)
+	files := len(fsys.Files())
+	pool.Work()
+	if pool.Spares() == 0 || len(fsys.Files()) > files {
+		t.Errorf("a spare was made from a new file, not a recycled one")
+	}
+	if err := l.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	pool.Work()
+	total := int64(0)
+	for _, name := range fsys.Files() {
+		n, err := fsys.Size(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += n
+	}
+	if total > 20<<10 {
+		t.Errorf("the pool keeps %d bytes", total)
+	}
+	again, err := storage.NewIdlePool(fsys, "pool", 20<<10)
+	if err != nil || again.Used() == 0 || again.Spares() != 0 {
+		t.Errorf("a new pool finds %d used, %d spares, %v", again.Used(), again.Spares(), err)
+	}
+}
+
+func TestPoolStopsInTheMiddle(t *testing.T) {
+	fsys := crashfs.New()
+	pool, err := storage.NewPool(fsys, "pool", 64<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 8 {
+		pool.Want(8 << 20)
+	}
+	if err := pool.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := pool.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// WriteAge sees a sync that hangs, also one that only waits for a slot.
+func TestWriteAge(t *testing.T) {
+	syncs := storage.NewSyncLimit(1)
+	l, fsys := openMem(t, func(c *storage.Config) { c.Syncs = syncs })
+	put(t, l, 1, 10)
+	if age := l.WriteAge(); age != 0 {
+		t.Errorf("age at rest is %v", age)
+	}
+	hanging, goOn := make(chan struct{}), make(chan struct{})
+	fsys.Fault = func(op crashfs.Op, _ string) error {
+		if op == crashfs.OpSync {
+			close(hanging)
+			<-goOn
+		}
+		return nil
+	}
+	done := make(chan error)
+	go func() { done <- l.Append([]storage.Entry{{Index: 2, Term: 1}}, 0) }()
+	<-hanging
+	for l.WriteAge() < time.Microsecond {
+	}
+	if b := l.Bounds(); b.Last != 1 {
+		t.Errorf("an entry is seen before it is durable: %+v", b)
+	}
+	close(goOn)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if age := l.WriteAge(); age != 0 {
+		t.Errorf("age after the write is %v", age)
+	}
+	fsys.Fault = nil
+}
+
+func TestConfigValidate(t *testing.T) {
+	fsys := crashfs.New()
+	pool, err := storage.NewIdlePool(crashfs.New(), "pool", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, cfg := range map[string]storage.Config{
+		"no directory":     {FS: fsys},
+		"small segments":   {FS: fsys, Dir: "x", SegmentBytes: 100},
+		"large segments":   {FS: fsys, Dir: "x", SegmentBytes: 1 << 32},
+		"another's pool":   {FS: fsys, Dir: "x", Pool: pool},
+		"a pool and no FS": {Dir: "x", Pool: pool},
+	} {
+		if err := cfg.Validate(); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+		if _, err := storage.Open(cfg); err == nil {
+			t.Errorf("%s: opened", name)
+		}
+	}
+}
+
+func TestAppendRefusals(t *testing.T) {
+	l, _ := openMem(t, nil)
+	put(t, l, 2, 10)
+	for name, es := range map[string][]storage.Entry{
+		"a gap":          {{Index: 4, Term: 1}},
+		"a repetition":   {{Index: 2, Term: 1}},
+		"a gap within":   {{Index: 3, Term: 1}, {Index: 5, Term: 1}},
+		"an older term":  {{Index: 3, Term: 0}},
+		"a term falling": {{Index: 3, Term: 3}, {Index: 4, Term: 2}},
+	} {
+		if err := l.Append(es, 0); !errors.Is(err, storage.ErrSequence) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := l.Append(nil, 0); err != nil {
+		t.Error(err)
+	}
+	put(t, l, 1, 10) // none of it stopped the log
+	if _, err := l.Entry(4); !errors.Is(err, storage.ErrNotFound) {
+		t.Error(err)
+	}
+}
+
+func TestSnapshotRules(t *testing.T) {
+	l, _ := openMem(t, nil)
+	put(t, l, 10, 900)
+	if err := l.SaveSnapshot(storage.Snapshot{Index: 5, Term: 1, Offset: 5}); err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range map[string]storage.Snapshot{
+		"above the log":           {Index: 11, Offset: 10},
+		"below the newest":        {Index: 4, Offset: 4},
+		"an offset above the end": {Index: 6, Offset: 11},
+	} {
+		if err := l.SaveSnapshot(s); !errors.Is(err, storage.ErrOutOfRange) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := l.TruncateSuffix(5); !errors.Is(err, storage.ErrPinned) {
+		t.Errorf("truncate under a snapshot: %v", err)
+	}
+	if err := l.TruncateSuffix(11); err != nil {
+		t.Error(err)
+	}
+	if _, err := l.LoadSnapshot(6); !errors.Is(err, storage.ErrNotFound) {
+		t.Error(err)
+	}
+}
+
+func TestOnRoll(t *testing.T) {
+	rolls := 0
+	l, _ := openMem(t, func(c *storage.Config) { c.OnRoll = func() { rolls++ } })
+	put(t, l, 12, 900)
+	if want := l.Bounds().Segments - 1; rolls != want || want < 2 {
+		t.Errorf("%d rolls, want %d", rolls, want)
+	}
+}
+
+func ExampleLog_Reader() {
+	l, err := storage.Open(storage.Config{FS: crashfs.New(), Dir: "partitions/17", Partition: 17})
+	if err != nil {
+		panic(err)
+	}
+	defer l.Close()
+	err = l.Append([]storage.Entry{
+		{Index: 1, Term: 1, Payload: []byte("a configuration: no records")},
+		{Index: 2, Term: 1, Records: 2, Payload: []byte("two records")},
+		{Index: 3, Term: 1, Records: 1, Payload: []byte("one more")},
+	}, 2)
+	if err != nil {
+		panic(err)
+	}
+	r := l.Reader(0)
+	defer r.Close()
+	entries, err := r.Next(l.Bounds().End, 1<<20)
+	for _, e := range entries {
+		fmt.Printf("offset %d: %s\n", e.Base, e.Payload)
+	}
+	fmt.Println(r.Position(), err)
+	// Output:
+	// offset 0: two records
+	// offset 2: one more
+	// 3 <nil>
+}

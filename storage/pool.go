@@ -1,0 +1,286 @@
+package storage
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+)
+
+const (
+	defaultPoolBytes = 1 << 30
+	maxPoolFiles     = 4096
+
+	// zeroStep is how much is zero-filled between two syncs, so that other files' syncs never wait for much.
+	zeroStep = 1 << 20
+)
+
+var zeros [zeroStep]byte
+
+// Pool keeps segment files that no log uses, for all logs of a node: recycled ones, still full of old bytes, and
+// spares, filled with zeros and ready.
+//
+// Files are renamed in and out, never deleted on anybody's way: on a discard mount an unlink stalls every sync beside
+// it (p99.9 0.9 → 11.5 ms). One goroutine makes spares, from recycled files if there are any, and deletes what is too
+// much. A file is zeroed before it is a spare again, so that everything behind a log's end is zero whatever the file
+// held before, and a torn tail can be told from old bytes.
+type Pool struct {
+	fs  FS
+	dir string
+	max int64
+
+	mu     sync.Mutex // guards what follows
+	next   uint64     // number of the next file name
+	bytes  int64      // of all files in the pool
+	used   []poolFile // recycled, oldest first
+	spares []poolFile
+	excess []poolFile // to be deleted
+	wanted []int64    // sizes of spares asked for
+	closed bool
+
+	wake chan struct{}
+	done chan struct{}
+}
+
+type poolFile struct {
+	name string
+	size int64
+}
+
+// NewPool returns the pool in dir, with what an earlier process left there. maxBytes 0 means 1 GiB.
+func NewPool(fsys FS, dir string, maxBytes int64) (*Pool, error) {
+	p, err := newPool(fsys, dir, maxBytes)
+	if err != nil {
+		return nil, err
+	}
+	p.done = make(chan struct{})
+	go p.run()
+	return p, nil
+}
+
+// newPool is NewPool without the goroutine.
+func newPool(fsys FS, dir string, maxBytes int64) (*Pool, error) {
+	p := &Pool{fs: fsys, dir: dir, max: cmp.Or(maxBytes, defaultPoolBytes), wake: make(chan struct{}, 1)}
+	if err := makeDir(fsys, dir); err != nil {
+		return nil, fmt.Errorf("storage: pool: %w", err)
+	}
+	names, err := fsys.List(dir)
+	if err != nil {
+		return nil, fmt.Errorf("storage: pool: %w", err)
+	}
+	for _, n := range names {
+		var number uint64
+		if _, err := fmt.Sscanf(n, "%d.free", &number); err != nil {
+			continue // not ours
+		}
+		name := join(dir, n)
+		size, err := fsys.Size(name)
+		if err != nil {
+			return nil, fmt.Errorf("storage: pool: %w", err)
+		}
+		p.next = max(p.next, number+1)
+		p.keep(poolFile{name, size})
+	}
+	p.signal()
+	return p, nil
+}
+
+// Close stops the pool's goroutine and waits for it. The files stay.
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	closed := p.closed
+	p.closed = true
+	p.mu.Unlock()
+	if !closed {
+		p.signal()
+	}
+	if p.done != nil {
+		<-p.done
+	}
+	return nil
+}
+
+// keep adds a recycled file, or marks it for deletion if there are too many.
+func (p *Pool) keep(f poolFile) {
+	if p.bytes+f.size > p.max || len(p.used)+len(p.spares) >= maxPoolFiles || f.size == 0 {
+		p.excess = append(p.excess, f)
+		return
+	}
+	p.bytes += f.size
+	p.used = append(p.used, f)
+}
+
+// put takes over the file called name.
+func (p *Pool) put(name string) error {
+	size, err := p.fs.Size(name)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	f := poolFile{p.newNameLocked(), size}
+	p.mu.Unlock()
+	if err := p.fs.Rename(name, f.name); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.keep(f)
+	p.mu.Unlock()
+	p.signal()
+	return nil
+}
+
+// take renames a spare of exactly size bytes to name. ok is false if there is none.
+func (p *Pool) take(size int64, name string) (ok bool, err error) {
+	p.mu.Lock()
+	i := slices.IndexFunc(p.spares, func(f poolFile) bool { return f.size == size })
+	if i < 0 {
+		p.mu.Unlock()
+		return false, nil
+	}
+	f := p.spares[i]
+	p.spares = slices.Delete(p.spares, i, i+1)
+	p.bytes -= f.size
+	p.mu.Unlock()
+	return true, p.fs.Rename(f.name, name)
+}
+
+// want asks for a spare of size bytes. The pool makes it when it gets to it, if it may.
+func (p *Pool) want(size int64) {
+	p.mu.Lock()
+	if len(p.wanted) < maxPoolFiles {
+		p.wanted = append(p.wanted, size)
+	}
+	p.mu.Unlock()
+	p.signal()
+}
+
+func (p *Pool) signal() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (p *Pool) newNameLocked() string {
+	p.next++
+	return join(p.dir, fmt.Sprintf("%020d.free", p.next-1))
+}
+
+func (p *Pool) run() {
+	defer close(p.done)
+	for range p.wake {
+		for p.step() {
+		}
+		p.mu.Lock()
+		closed := p.closed
+		p.mu.Unlock()
+		if closed {
+			return
+		}
+	}
+}
+
+// step does one piece of work, if there is any: deletes a file or makes a spare.
+func (p *Pool) step() bool {
+	p.mu.Lock()
+	switch {
+	case p.closed:
+		p.mu.Unlock()
+		return false
+	case len(p.excess) > 0:
+		f := p.excess[0]
+		p.excess = p.excess[1:]
+		p.mu.Unlock()
+		_ = p.fs.Remove(f.name) // what stays is found again at the next start
+		return true
+	case len(p.wanted) > 0:
+		size := p.wanted[0]
+		p.wanted = p.wanted[1:]
+		f, ok := p.rawLocked(size)
+		p.mu.Unlock()
+		if ok {
+			p.makeSpare(f, size)
+		}
+		return true
+	}
+	p.mu.Unlock()
+	return false
+}
+
+// rawLocked takes the file to make a spare of size bytes from, counted as size: the largest recycled one that is not
+// larger, else a name for a new one. ok is false if the pool would get too large.
+func (p *Pool) rawLocked(size int64) (f poolFile, ok bool) {
+	best := -1
+	for i, u := range p.used {
+		if u.size <= size && (best < 0 || u.size > p.used[best].size) {
+			best = i
+		}
+	}
+	if best >= 0 {
+		f = p.used[best]
+	}
+	if p.bytes-f.size+size > p.max {
+		return poolFile{}, false
+	}
+	if best < 0 {
+		f.name = p.newNameLocked()
+	} else {
+		p.used = slices.Delete(p.used, best, best+1)
+	}
+	p.bytes += size - f.size
+	return f, true
+}
+
+// makeSpare zeroes f, extends it to size and adds it to the spares. On any failure the file is given up: nothing is
+// known about bytes whose sync failed.
+func (p *Pool) makeSpare(f poolFile, size int64) {
+	err := p.zero(f, size)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f.size = size
+	if err != nil {
+		p.bytes -= size
+		p.excess = append(p.excess, f)
+		return
+	}
+	p.spares = append(p.spares, f)
+}
+
+func (p *Pool) zero(f poolFile, size int64) error {
+	open := p.fs.Open
+	if f.size == 0 {
+		open = p.fs.Create
+	}
+	file, err := open(f.name)
+	if err != nil {
+		return err
+	}
+	for pos := int64(0); pos < size && err == nil; pos += zeroStep {
+		p.mu.Lock()
+		closed := p.closed
+		p.mu.Unlock()
+		if closed {
+			err = ErrClosed
+			break
+		}
+		if _, err = file.WriteAt(zeros[:min(zeroStep, size-pos)], pos); err == nil {
+			err = file.Sync()
+		}
+	}
+	return errors.Join(err, file.Close())
+}
+
+// makeDir creates dir so that it survives a crash. It syncs the parents even if dir is there: a process that died may have
+// made it and not synced.
+func makeDir(fsys FS, dir string) error {
+	if err := fsys.MkdirAll(dir); err != nil {
+		return err
+	}
+	for _, d := range parents(dir) {
+		if err := fsys.SyncDir(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
