@@ -1,0 +1,145 @@
+package raft
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"sync/atomic"
+
+	hraft "github.com/hashicorp/raft"
+
+	"github.com/tidewire/tidewire/storage"
+)
+
+// snapshotStore keeps raft's snapshots beside the log (hraft.SnapshotStore). They hold metadata
+// only, a few KB. storage keeps them until retention passes them, and the oldest one kept lies at the
+// start of the log: a follower below it gets that one, and then the log as ordinary appends.
+type snapshotStore struct {
+	log  *storage.Log
+	fail func(error)
+
+	booting atomic.Bool // NewRaft is choosing what to restore
+}
+
+var _ hraft.SnapshotStore = (*snapshotStore)(nil)
+
+// Create begins a snapshot at an index that the machine has applied.
+func (s *snapshotStore) Create(_ hraft.SnapshotVersion, index, term uint64, configuration hraft.Configuration,
+	configIndex uint64, _ hraft.Transport,
+) (hraft.SnapshotSink, error) {
+	return &snapshotSink{store: s, blob: snapshotBlob{
+		index:         storage.Index(index),
+		term:          storage.Term(term),
+		configIndex:   configIndex,
+		configuration: hraft.EncodeConfiguration(configuration),
+	}}, nil
+}
+
+// List returns one snapshot. While NewRaft looks for a state to restore it is the newest, so that
+// little is replayed; afterwards only a leader asks, for a follower that is behind the log start,
+// and it is the log-start snapshot.
+func (s *snapshotStore) List() ([]*hraft.SnapshotMeta, error) {
+	infos := s.log.Snapshots()
+	if len(infos) == 0 {
+		return nil, nil
+	}
+	info := infos[0]
+	if s.booting.Load() {
+		info = infos[len(infos)-1]
+	}
+	meta, _, err := s.load(info.Index)
+	if err != nil {
+		return nil, err
+	}
+	return []*hraft.SnapshotMeta{meta}, nil
+}
+
+// Open returns a snapshot and its body.
+func (s *snapshotStore) Open(id string) (*hraft.SnapshotMeta, io.ReadCloser, error) {
+	index, err := strconv.ParseUint(id, 10, 64)
+	if err != nil {
+		return nil, nil, fmt.Errorf("raft: snapshot %q: %w", id, err)
+	}
+	meta, blob, err := s.load(storage.Index(index))
+	if err != nil {
+		return nil, nil, err
+	}
+	return meta, io.NopCloser(bytes.NewReader(blob.body())), nil
+}
+
+func (s *snapshotStore) load(index storage.Index) (*hraft.SnapshotMeta, *snapshotBlob, error) {
+	snap, err := s.log.LoadSnapshot(index)
+	if err != nil {
+		return nil, nil, fmt.Errorf("raft: snapshot at index %d: %w", index, err)
+	}
+	blob, err := decodeSnapshot(snap.Data)
+	if err != nil {
+		return nil, nil, fmt.Errorf("raft: snapshot at index %d: %w", index, err)
+	}
+	if blob.index != snap.Index || blob.term != snap.Term {
+		return nil, nil, malformed("snapshot", "it says index %d of term %d, the log %d of term %d", blob.index, blob.term, snap.Index, snap.Term)
+	}
+	configuration, err := decodeConfiguration(blob.configuration)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &hraft.SnapshotMeta{
+		Version:            hraft.SnapshotVersionMax,
+		ID:                 strconv.FormatUint(uint64(index), 10),
+		Index:              uint64(blob.index),
+		Term:               uint64(blob.term),
+		Configuration:      configuration,
+		ConfigurationIndex: blob.configIndex,
+		Size:               int64(markBytes + len(blob.state)),
+	}, blob, nil
+}
+
+// snapshotSink gathers the body of a snapshot and saves it when it is closed.
+type snapshotSink struct {
+	store *snapshotStore
+	blob  snapshotBlob
+	body  []byte
+	done  bool
+}
+
+func (k *snapshotSink) ID() string { return strconv.FormatUint(uint64(k.blob.index), 10) }
+
+func (k *snapshotSink) Write(b []byte) (int, error) {
+	k.body = append(k.body, b...)
+	return len(b), nil
+}
+
+// Cancel forgets the snapshot. Nothing was written yet.
+func (k *snapshotSink) Cancel() error {
+	k.done = true
+	return nil
+}
+
+// Close saves the snapshot; it is durable when Close returns nil. An error ends the group, as after any
+// failed write.
+func (k *snapshotSink) Close() error {
+	if k.done {
+		return nil
+	}
+	k.done = true
+	var err error
+	if k.blob.mark, k.blob.state, err = splitBody(k.body); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(k.store.log.Snapshots(), func(i storage.SnapshotInfo) bool { return i.Index == k.blob.index }) {
+		return nil // nothing was applied since the last one
+	}
+	err = k.store.log.SaveSnapshot(storage.Snapshot{
+		Index:  k.blob.index,
+		Term:   k.blob.term,
+		Offset: k.blob.mark.end,
+		Data:   k.blob.encode(),
+	})
+	if err != nil {
+		err = fmt.Errorf("raft: saving the snapshot at index %d: %w", k.blob.index, err)
+		k.store.fail(err)
+	}
+	return err
+}
