@@ -1,0 +1,162 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/tidewire/tidewire/auth"
+	"github.com/tidewire/tidewire/proto/wire"
+)
+
+// DefaultPort is where clients expect a node.
+const DefaultPort = 7420
+
+// Config sets up a node. A zero field means its default.
+type Config struct {
+	// Address to listen on, host:port. Default 127.0.0.1:7420. Port 0 takes a free one. A host that
+	// is not loopback is refused unless Insecure.
+	Address string
+	// Insecure allows an address others can reach, though there is no TLS and no access control.
+	Insecure bool
+	// DataDir is the directory of this node's data; it must be empty or a node's. Required.
+	DataDir string
+	// Dev creates a stream when somebody publishes to a subject that none captures.
+	Dev bool
+
+	// Logger takes structured logs. Default: none.
+	Logger *zap.Logger
+	// Authorizer decides what clients may do. Default auth.AllowClients.
+	Authorizer auth.Authorizer
+	// Clock tells the time that stands beside records. Default time.Now.
+	Clock func() time.Time
+
+	// Fatal is called once when a write failed, after it was logged: the process must end, with an
+	// exit code of its own, and is not expected to return. Default: nothing; see Node.Failed.
+	Fatal func(error)
+
+	// MaxConnections is how many clients may be connected. Default: seven tenths of the
+	// process's limit of open files, so that segments and peers keep theirs.
+	MaxConnections int
+	// MaxRequests is how many requests (FETCH, METADATA, OPEN, …) one connection may have
+	// unanswered. Default 1024.
+	MaxRequests int
+	// MaxConversations is how many producers and subscriptions one connection may have. Default 65,536.
+	MaxConversations int
+	// PublishMemory bounds the bytes of batches that are queued or in flight, node-wide; beyond
+	// it publishes are refused as OVERLOADED. Default 256 MiB.
+	PublishMemory int64
+	// HotMemory bounds the bytes of recent entries kept in memory for readers at the tail,
+	// node-wide. Default 256 MiB.
+	HotMemory int64
+	// OutboundMemory bounds the bytes written but not yet taken by clients, node-wide; beyond it
+	// nothing more is pushed or fetched until clients have read. Default 256 MiB.
+	OutboundMemory int64
+	// InFlightBytes is how many bytes of batches one connection may have unacknowledged.
+	// Default 16 MiB; at least wire.MaxBatch.
+	InFlightBytes int64
+	// Credit is how many bytes one connection's subscriptions may have outstanding, together.
+	// Default 64 MiB.
+	Credit int64
+
+	// HandshakeTimeout is how long a connection may take to its HELLO. Default 5 s.
+	HandshakeTimeout time.Duration
+	// IdleTimeout is how long a client may be silent. Default 2 min.
+	IdleTimeout time.Duration
+	// DrainTimeout is how long Stop waits for clients to take what is theirs. Default 10 s.
+	DrainTimeout time.Duration
+	// DeleteGrace is how long a deleted stream's data are kept. Default 24 h.
+	DeleteGrace time.Duration
+	// KeepInterval is how often retention and purges are looked at. Default 10 s.
+	KeepInterval time.Duration
+
+	// SegmentBytes is the size of the largest segment. Default 64 MiB.
+	SegmentBytes int64
+	// PoolBytes bounds recycled and spare segment files. Default 1 GiB.
+	PoolBytes int64
+}
+
+func (c Config) withDefaults() Config {
+	def := func(p *int64, v int64) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	dur := func(p *time.Duration, v time.Duration) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	if c.Address == "" {
+		c.Address = net.JoinHostPort("127.0.0.1", strconv.Itoa(DefaultPort))
+	}
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	if c.Authorizer == nil {
+		c.Authorizer = auth.AllowClients{}
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	if c.MaxConnections == 0 {
+		c.MaxConnections = openFileLimit() * 7 / 10
+	}
+	if c.MaxRequests == 0 {
+		c.MaxRequests = 1024
+	}
+	if c.MaxConversations == 0 {
+		c.MaxConversations = 1 << 16
+	}
+	def(&c.PublishMemory, 256<<20)
+	def(&c.HotMemory, 256<<20)
+	def(&c.OutboundMemory, 256<<20)
+	def(&c.InFlightBytes, 16<<20)
+	def(&c.Credit, 64<<20)
+	def(&c.SegmentBytes, 64<<20)
+	def(&c.PoolBytes, 1<<30)
+	dur(&c.HandshakeTimeout, 5*time.Second)
+	dur(&c.IdleTimeout, 2*time.Minute)
+	dur(&c.DrainTimeout, 10*time.Second)
+	dur(&c.DeleteGrace, 24*time.Hour)
+	dur(&c.KeepInterval, 10*time.Second)
+	return c
+}
+
+// validate reports every bad field at once.
+func (c *Config) validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	host, _, err := net.SplitHostPort(c.Address)
+	if err != nil {
+		bad("address %q: %w; give host:port, such as 127.0.0.1:%d", c.Address, err, DefaultPort)
+	} else if !c.Insecure && !loopback(host) {
+		bad("address %q can be reached by others, and this node has no TLS and no access control: "+
+			"bind 127.0.0.1, or allow it with insecure", c.Address)
+	}
+	if c.DataDir == "" {
+		bad("data directory is empty: name one")
+	}
+	if c.InFlightBytes < wire.MaxBatch {
+		bad("bytes in flight %d is below %d, one batch", c.InFlightBytes, wire.MaxBatch)
+	}
+	if c.PublishMemory < 2*wire.MaxBatch {
+		bad("publish memory %d is below %d, two batches", c.PublishMemory, 2*wire.MaxBatch)
+	}
+	if c.MaxConnections < 1 {
+		bad("max connections %d is below 1", c.MaxConnections)
+	}
+	return errors.Join(errs...)
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}

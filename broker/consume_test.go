@@ -1,0 +1,298 @@
+package broker
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tidewire/tidewire/proto/wire"
+)
+
+// fill publishes batches and waits for their acks.
+func (p *peer) fill(st wire.StreamInfo, partition uint32, batches ...[]message) {
+	p.t.Helper()
+	corr, _ := p.open(st, wire.Open{Partition: partition})
+	var out []byte
+	sequence := uint64(0)
+	for _, messages := range batches {
+		out = wire.AppendPublish(out, corr, batch(p.t, sequence, messages...))
+		sequence += uint64(len(messages))
+	}
+	p.send(out)
+	p.acks(corr, 0, sequence)
+	p.send(wire.AppendEmpty(nil, wire.OpClose, corr))
+	p.recv(wire.OpOK)
+}
+
+func (p *peer) fetch(q wire.Fetch) (wire.RecordsHeader, []delivered) {
+	p.t.Helper()
+	p.send(q.AppendTo(nil, p.next()))
+	return records(p.t, p.recv(wire.OpRecords))
+}
+
+func TestFetch(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	st := p.streamOf("a")
+	p.fill(st, 0, values("a", 5, "x%d"), values("a", 5, "y%d"))
+
+	h, got := p.fetch(wire.Fetch{Stream: st.ID, MaxBytes: 1 << 20})
+	if len(got) != 10 || h.Next != 10 || h.HighWatermark != 10 || got[9].value != "y4" {
+		t.Errorf("%+v %+v", h, got)
+	}
+	// An offset inside a batch: the batch comes whole.
+	if _, got = p.fetch(wire.Fetch{Stream: st.ID, Start: wire.Start{From: wire.FromOffset, Value: 7}, MaxBytes: 1}); len(got) == 0 || got[0].offset > 7 || got[len(got)-1].offset < 7 {
+		t.Errorf("%+v", got)
+	}
+	if _, got = p.fetch(wire.Fetch{Stream: st.ID, Start: wire.Start{From: wire.FromLast}, MaxBytes: 1}); got[len(got)-1].value != "y4" {
+		t.Errorf("%+v", got)
+	}
+	if h, got = p.fetch(wire.Fetch{Stream: st.ID, Start: wire.Start{From: wire.FromNext}, MaxBytes: 1}); len(got) != 0 || h.Next != 10 {
+		t.Errorf("%+v %+v", h, got)
+	}
+	if h, got = p.fetch(wire.Fetch{Stream: st.ID, Start: wire.Start{From: wire.FromTime, Value: uint64(time.Now().Add(time.Hour).UnixMilli())}, MaxBytes: 1}); len(got) != 0 || h.Next != 10 {
+		t.Errorf("%+v %+v", h, got)
+	}
+	if _, got = p.fetch(wire.Fetch{Stream: st.ID, Start: wire.Start{From: wire.FromTime, Value: 1}, MaxBytes: 1 << 20}); len(got) != 10 {
+		t.Errorf("%+v", got)
+	}
+	p.send((&wire.Fetch{Stream: st.ID, Start: wire.Start{From: wire.FromOffset, Value: 11}, MaxBytes: 1}).AppendTo(nil, p.next()))
+	p.recvError(wire.CodeOffsetRange)
+}
+
+func TestFetchWaits(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p, q := connect(t, n), connect(t, n)
+	st := p.streamOf("a")
+	corr := q.next()
+	q.send((&wire.Fetch{Stream: st.ID, MaxBytes: 1000, MaxWait: 30 * time.Second}).AppendTo(nil, corr))
+	q.send(wire.Ping{}.AppendTo(nil, wire.OpPing, 1000)) // behind the fetch, answered before it
+	q.recv(wire.OpPong)
+	p.fill(st, 0, values("a", 1, "hello"))
+	if _, got := records(t, q.recv(wire.OpRecords)); len(got) != 1 {
+		t.Errorf("%+v", got)
+	}
+	if h, got := p.fetch(wire.Fetch{Stream: st.ID, Start: wire.Start{From: wire.FromNext}, MaxBytes: 1, MaxWait: time.Millisecond}); len(got) != 0 || h.HighWatermark != 1 {
+		t.Errorf("%+v %+v", h, got)
+	}
+}
+
+func TestSubscribeFollows(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p, q := connect(t, n), connect(t, n)
+	st := p.create(wire.CreateStream{Name: "s", Subjects: []string{"s.>"}, Partitions: 3})
+	sub := q.subscribe(wire.Subscribe{Filter: "s.>"})
+	want := map[string]int{}
+	for round := range 20 {
+		for part := range uint32(3) {
+			p.fill(st, part, values(fmt.Sprintf("s.p%d", part), 3, fmt.Sprintf("r%d-%%d", round)))
+			want[fmt.Sprintf("s.p%d", part)] += 3
+		}
+	}
+	next := map[string]uint64{}
+	for _, r := range q.receive(sub, 180) {
+		if r.offset != next[r.subject] {
+			t.Fatalf("%+v, want offset %d", r, next[r.subject])
+		}
+		next[r.subject]++
+		want[r.subject]--
+	}
+	for s, left := range want {
+		if left != 0 {
+			t.Errorf("%s: %d missing", s, left)
+		}
+	}
+}
+
+func TestSubscribeFilters(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p, q := connect(t, n), connect(t, n)
+	st := p.create(wire.CreateStream{Name: "s", Subjects: []string{"s.>"}})
+	p.fill(st, 0,
+		values("s.a", 2, "one%d"),
+		values("s.b", 2, "two%d"),
+		[]message{{"s.a", "", "m0"}, {"s.b", "", "m1"}, {"s.a", "k", "m2"}, {"s.c.d", "", "m3"}},
+		values("s.b", 1, "three%d"),
+		values("s.a", 1, "four%d"))
+	got := q.receive(q.subscribe(wire.Subscribe{Filter: "s.a"}), 5)
+	want := []delivered{{0, "s.a", "one0"}, {1, "s.a", "one1"}, {4, "s.a", "m0"}, {6, "s.a", "m2"}, {9, "s.a", "four0"}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+	got = q.receive(q.subscribe(wire.Subscribe{Filter: "*.*.*"}), 1)
+	if want := (delivered{7, "s.c.d", "m3"}); got[0] != want {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestSubscribeNewStreams(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p, q := connect(t, n), connect(t, n)
+	sub := q.subscribe(wire.Subscribe{Filter: ">", Start: wire.Start{From: wire.FromNext}})
+	for i := range 5 {
+		subject := fmt.Sprintf("stream%d.x", i)
+		p.fill(p.streamOf(subject), 0, values(subject, 1, "first%d"))
+		if got := q.receive(sub, 1); got[0].subject != subject || got[0].offset != 0 {
+			t.Errorf("%+v", got)
+		}
+	}
+}
+
+func TestCredit(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p, q := connect(t, n), connect(t, n)
+	st := p.streamOf("a")
+	for range 5 { // five entries, so five frames at least
+		p.fill(st, 0, values("a", 1, "0123456789%d"))
+	}
+	sub := q.subscribe(wire.Subscribe{Filter: "a", Credit: 1})
+	f := q.recv(wire.OpRecords) // overdraws
+	size := uint64(len(f.Body) + wire.HeaderBytes)
+	_, got := records(t, f)
+	q.send(wire.Credit{Bytes: size - 1}.AppendTo(nil, sub)) // pays the debt, to nothing
+	q.send(wire.Ping{}.AppendTo(nil, wire.OpPing, 900))
+	q.recv(wire.OpPong) // and no RECORDS before it
+	q.send(wire.Credit{Bytes: 1 << 20}.AppendTo(nil, sub))
+	for len(got) < 5 {
+		_, more := records(t, q.recv(wire.OpRecords))
+		got = append(got, more...)
+	}
+	for i, r := range got {
+		if r.offset != uint64(i) {
+			t.Fatalf("%+v", got)
+		}
+	}
+	q.send(wire.Credit{Bytes: 1 << 40}.AppendTo(nil, sub))
+	q.recvError(wire.CodeCredit)
+	q.send(wire.Credit{Bytes: 100}.AppendTo(nil, sub)) // of a subscription that ended: ignored
+	q.send(wire.Ping{}.AppendTo(nil, wire.OpPing, 901))
+	q.recv(wire.OpPong)
+}
+
+func TestSubscribeResumesAtPositions(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	st := p.create(wire.CreateStream{Name: "s", Partitions: 2})
+	p.fill(st, 0, values("s", 10, "p0-%d"))
+	p.fill(st, 1, values("s", 10, "p1-%d"))
+	sub := p.subscribe(wire.Subscribe{Filter: "s", Positions: []wire.Position{{Stream: st.ID, Partition: 0, Offset: 4}, {Stream: st.ID, Partition: 1, Offset: 9}}})
+	seen := map[string]bool{}
+	for len(seen) < 7 {
+		_, got := records(t, p.recv(wire.OpRecords))
+		for _, r := range got {
+			if r.value >= "p1" && r.offset >= 9 || r.value < "p1" && r.offset >= 4 {
+				seen[r.value] = true
+			}
+		}
+	}
+	p.send(wire.AppendEmpty(nil, wire.OpUnsub, sub))
+	p.recv(wire.OpOK)
+	p.send((&wire.Subscribe{Filter: "s", Credit: 1, Start: wire.Start{From: wire.FromOffset, Value: 3}}).AppendTo(nil, p.next()))
+	p.recvError(wire.CodeUnsupported)
+}
+
+func TestColdReads(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.HotMemory = 1; c.SegmentBytes = 1 << 20 })
+	p := connect(t, n)
+	st := p.streamOf("a")
+	value := string(make([]byte, 32<<10))
+	const batches = 200
+	var all [][]message
+	for i := range batches {
+		all = append(all, []message{{"a", "", fmt.Sprint(i) + value}})
+	}
+	p.fill(st, 0, all...)
+	q := connect(t, n)
+	for i, r := range q.receive(q.subscribe(wire.Subscribe{Filter: "a"}), batches) {
+		if r.offset != uint64(i) || r.value != fmt.Sprint(i)+value {
+			t.Fatalf("record %d came as %d", i, r.offset)
+		}
+	}
+}
+
+func TestStreams(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.Dev = false })
+	p := connect(t, n)
+	refused := func(b []byte, code wire.Code) {
+		t.Helper()
+		p.send(b)
+		p.recvError(code)
+	}
+	refused((&wire.Metadata{Select: wire.SelectSubject, Name: "a", Create: true}).AppendTo(nil, p.next()), wire.CodeUnknownStream)
+	refused((&wire.Metadata{Select: wire.SelectStream, Name: "a"}).AppendTo(nil, p.next()), wire.CodeUnknownStream)
+	refused((&wire.Metadata{Select: wire.SelectSubject, Name: "a..b"}).AppendTo(nil, p.next()), wire.CodeBadName)
+	refused((&wire.CreateStream{Name: "a/b"}).AppendTo(nil, p.next()), wire.CodeBadName)
+	refused((&wire.CreateStream{Name: "a", Partitions: 5000}).AppendTo(nil, p.next()), wire.CodeLimit)
+	refused((&wire.CreateStream{Name: "a", Replicas: 3}).AppendTo(nil, p.next()), wire.CodeUnsupported)
+	st := p.create(wire.CreateStream{Name: "a", Partitions: 2})
+	if !slices.Equal(st.Subjects, []string{"a", "a.>"}) || len(st.Partitions) != 2 {
+		t.Errorf("%+v", st)
+	}
+	refused((&wire.CreateStream{Name: "a", Subjects: []string{"z"}}).AppendTo(nil, p.next()), wire.CodeStreamExists)
+	refused((&wire.CreateStream{Name: "b", Subjects: []string{"a.*.c"}}).AppendTo(nil, p.next()), wire.CodeSubjectOverlap)
+	p.create(wire.CreateStream{Name: "b", Subjects: []string{"b.*"}})
+	p.send((&wire.Metadata{}).AppendTo(nil, p.next()))
+	if topo := p.topology(); len(topo.Streams) != 2 || topo.Streams[0].Name != "a" || len(topo.Nodes) != 1 || topo.Nodes[0].Address != n.Addr().String() {
+		t.Errorf("%+v", topo)
+	}
+	p.send((&wire.Metadata{Select: wire.SelectFilter, Name: "b.>"}).AppendTo(nil, p.next()))
+	if topo := p.topology(); len(topo.Streams) != 1 || topo.Streams[0].Name != "b" {
+		t.Errorf("%+v", topo)
+	}
+	corr, _ := p.open(st, wire.Open{})
+	p.send((&wire.DeleteStream{Name: "a"}).AppendTo(nil, p.next()))
+	p.recv(wire.OpOK)
+	refused((&wire.DeleteStream{Name: "a"}).AppendTo(nil, p.next()), wire.CodeUnknownStream)
+	refused((&wire.Open{Stream: st.ID, MapVersion: 1}).AppendTo(nil, p.next()), wire.CodeUnknownStream)
+	refused(wire.AppendPublish(nil, corr, batch(t, 0, message{"a", "", "late"})), wire.CodeUnknownStream)
+	if again := p.create(wire.CreateStream{Name: "a"}); again.ID == st.ID {
+		t.Error("a stream id was used twice")
+	}
+}
+
+// Cutting tiny records out of large batches makes them larger: no frame may exceed what the client takes.
+func TestCutBatchesKeepTheFrameLimit(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	st := p.create(wire.CreateStream{Name: "s", Subjects: []string{"s.*"}})
+	const each, batches = 65_000, 8
+	messages := make([]message, each)
+	for i := range messages {
+		messages[i] = message{"s.a", "", ""}
+	}
+	messages[each/2] = message{"s.b", "", ""}
+	corr, _ := p.open(st, wire.Open{})
+	var out []byte
+	for i := range uint64(batches) {
+		out = wire.AppendPublish(out, corr, batch(t, i*each, messages...))
+	}
+	p.send(out)
+	p.acks(corr, 0, batches*each)
+
+	q := dial(t, n)
+	h := hello()
+	h.FrameLimit = wire.MinFrameLimit
+	q.send(h.AppendTo([]byte(wire.Magic), 0))
+	q.recv(wire.OpWelcome)
+	sub := q.subscribe(wire.Subscribe{Filter: "s.a", Credit: 32 << 20})
+	next, got := uint64(0), 0
+	for got < batches*(each-1) {
+		f := q.recv(wire.OpRecords)
+		if len(f.Body)+wire.HeaderBytes-4 > wire.MinFrameLimit {
+			t.Fatalf("a frame of %d bytes, limit %d", len(f.Body), wire.MinFrameLimit)
+		}
+		_, records := records(t, f)
+		for _, r := range records {
+			if next%each == each/2 {
+				next++ // the one cut out
+			}
+			if r.offset != next || r.subject != "s.a" {
+				t.Fatalf("%+v, want offset %d", r, next)
+			}
+			next++
+		}
+		got += len(records)
+		q.send(wire.Credit{Bytes: uint64(len(f.Body) + wire.HeaderBytes)}.AppendTo(nil, sub))
+	}
+}

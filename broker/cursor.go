@@ -1,0 +1,435 @@
+package broker
+
+import (
+	"errors"
+
+	"github.com/tidewire/tidewire/proto/wire"
+	"github.com/tidewire/tidewire/raft"
+	"github.com/tidewire/tidewire/storage"
+)
+
+// cursorState says who owns a cursor. All but cursorReading are the loop's.
+type cursorState uint8
+
+const (
+	cursorIdle    cursorState = iota // between two steps
+	cursorWaiting                    // for the high watermark: stands in its watch
+	cursorStarved                    // for credit
+	cursorParked                     // for outbound memory: stands in loop.parked
+	cursorReading                    // a reader goroutine has it
+	cursorEnded
+)
+
+// sink is whom a cursor reads for: a subscription or a fetch. Its methods run on the loop.
+type sink interface {
+	// room says how many bytes of batches may be read now; 0: none, and the sink feeds the cursor later.
+	room() int
+	// ready takes a RECORDS frame of size bytes, which stands at the end of the session's output.
+	// It reports whether the cursor goes on.
+	ready(c *cursor, size int) bool
+	// caughtUp is called when nothing is left below the high watermark. It reports whether the cursor waits for more.
+	caughtUp(c *cursor) bool
+	// failed takes an error of reading. passed says that the cursor stands behind what failed and can
+	// go on. It reports whether the cursor does.
+	failed(c *cursor, err error, passed bool) bool
+}
+
+// cursor is a place in one partition that somebody reads from.
+type cursor struct {
+	session *session
+	part    *partition
+	sink    sink
+	corr    uint32
+	filter  *filter // nil: everything
+	reader  *storage.Reader
+	state   cursorState
+	next    uint64 // first offset not yet sent or filtered out
+	told    uint64 // what the last RECORDS said of it
+	start   wire.Start
+	located bool // next is known: start has been resolved
+
+	// What a read in progress was asked for and found; the reader goroutine's while it has the cursor.
+	ask    int
+	frame  []byte // a whole RECORDS frame, or empty if everything was filtered out
+	after  uint64
+	failed error
+}
+
+// chunkBytes is about how many bytes of batches one RECORDS carries.
+const chunkBytes = 256 << 10
+
+// tellEvery is how many offsets may be filtered out before a RECORDS without runs tells the
+// client how far it is, so that resuming does not begin far behind.
+const tellEvery = 1 << 16
+
+// turnBytes is how much one cursor delivers before others of its loop have their turn.
+const turnBytes = 1 << 20
+
+func (c *cursor) readable() bool { return c.next < uint64(c.part.raft.HighWatermark()) }
+
+// feed moves the cursor as far as memory, credit and the client allow. It runs on the loop; what
+// needs the disk, or a batch cut, goes on in a reader goroutine.
+func (c *cursor) feed() {
+	s := c.session
+	for turn := 0; c.state == cursorIdle; {
+		if turn > turnBytes {
+			s.loop.post(c.feed)
+			return
+		}
+		if s.state == stateClosed || s.closing {
+			return
+		}
+		room := c.sink.room()
+		switch {
+		case room <= 0:
+			c.state = cursorStarved
+			return
+		case s.node.outbound.Load() > s.node.cfg.OutboundMemory, s.backlog() > sessionBacklog:
+			c.state = cursorParked
+			s.loop.park(c)
+			return
+		case !c.located:
+			c.read(room)
+			return
+		case !c.readable():
+			if !c.sink.caughtUp(c) {
+				return
+			}
+			c.state = cursorWaiting
+			c.watch().add(c)
+			return
+		}
+		limit := c.part.raft.HighWatermark()
+		before := c.reader.Position()
+		entries, err := c.reader.NextHot(limit, min(room, chunkBytes))
+		if errors.Is(err, storage.ErrCold) {
+			c.read(room)
+			return
+		}
+		if err != nil {
+			c.fail(err)
+			continue
+		}
+		if c.cutNeeded(entries) {
+			c.reader.Seek(before)
+			c.read(room)
+			return
+		}
+		at := len(s.output())
+		c.after = entriesEnd(entries, c.next)
+		s.out, err = c.build(s.out, entries, uint64(limit))
+		size := len(s.out) - at
+		turn += size
+		c.deliver(size, err)
+	}
+}
+
+// sessionBacklog is how many unsent bytes of one client stop more from being read for it.
+const sessionBacklog = 16 << 20
+
+func (s *session) backlog() int { return len(s.out) + s.conn.OutboundBuffered() }
+
+func (c *cursor) watch() *watch { return c.part.watches[c.session.loop.index] }
+
+// deliver counts what was appended to the session's output for this cursor.
+func (c *cursor) deliver(size int, err error) {
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	c.next = c.after
+	if size == 0 {
+		return
+	}
+	c.told = c.next
+	if !c.sink.ready(c, size) {
+		c.end()
+	}
+}
+
+// fail tells the sink of an error, behind what could not be read if that is known.
+func (c *cursor) fail(err error) {
+	before := c.next
+	var corrupt *storage.CorruptError
+	switch {
+	case errors.As(err, &corrupt):
+		c.seek(max(before, uint64(corrupt.End)))
+	case errors.Is(err, storage.ErrOutOfRange):
+		c.seek(max(before, uint64(c.part.raft.LogStart())))
+	}
+	if !c.sink.failed(c, err, c.next > before) {
+		c.end()
+	}
+}
+
+func (c *cursor) seek(to uint64) {
+	c.next = to
+	if c.reader != nil {
+		c.reader.Seek(storage.Offset(to))
+	}
+}
+
+// end lets go of the reader; if a reader goroutine has the cursor, readDone will.
+func (c *cursor) end() {
+	was := c.state
+	c.state = cursorEnded
+	switch was {
+	case cursorReading, cursorEnded:
+		return
+	case cursorWaiting:
+		c.watch().remove(c)
+	}
+	c.closeReader()
+}
+
+func (c *cursor) closeReader() {
+	if c.reader != nil {
+		c.reader.Close()
+		c.reader = nil
+	}
+}
+
+// read hands the cursor to a reader goroutine.
+func (c *cursor) read(room int) {
+	c.state = cursorReading
+	c.ask = min(room, chunkBytes)
+	c.session.node.readers.submit(c)
+}
+
+// run reads, off the loop.
+func (c *cursor) run() {
+	c.frame, c.failed, c.after = c.frame[:0], nil, c.next
+	if !c.located {
+		c.failed = c.locate()
+		return
+	}
+	limit := c.part.raft.HighWatermark()
+	entries, err := c.reader.Next(limit, c.ask)
+	if err != nil {
+		c.failed = err
+		return
+	}
+	c.after = entriesEnd(entries, c.next)
+	c.frame, c.failed = c.build(c.frame, entries, uint64(limit))
+}
+
+// readDone takes the cursor back from its reader, on the loop.
+func (c *cursor) readDone() {
+	if c.state == cursorEnded || c.session.state == stateClosed {
+		c.state = cursorEnded
+		c.closeReader()
+		return
+	}
+	c.state = cursorIdle
+	switch {
+	case c.failed != nil:
+		c.fail(c.failed)
+	case !c.located:
+		c.located = true
+		c.next = c.after
+	default:
+		if len(c.frame) > 0 {
+			c.session.write(c.frame)
+		}
+		c.deliver(len(c.frame), nil)
+	}
+	if cap(c.frame) > 2*chunkBytes || !c.readable() {
+		c.frame = nil // a caught-up or odd one keeps no buffer
+	}
+	c.feed()
+}
+
+// locate resolves the starting point. It may read the disk.
+func (c *cursor) locate() error {
+	log := c.part.raft.Log()
+	high := uint64(c.part.raft.HighWatermark())
+	first := uint64(c.part.raft.LogStart())
+	switch c.start.From {
+	case wire.FromFirst:
+		c.after = first
+	case wire.FromLast:
+		c.after = max(first, high-min(high, 1))
+	case wire.FromNext:
+		c.after = high
+	case wire.FromOffset:
+		c.after = c.start.Value
+		if c.after > high {
+			return &offsetRangeError{c.after, first, high}
+		}
+	case wire.FromTime:
+		at, err := log.FindTime(int64(min(c.start.Value, 1<<62)))
+		if err != nil {
+			return err
+		}
+		c.after = min(uint64(at), high)
+	}
+	c.reader = c.part.raft.Reader(storage.Offset(c.after))
+	return nil
+}
+
+// offsetRangeError is said by the leader of an offset above its high watermark.
+type offsetRangeError struct{ offset, start, high uint64 }
+
+func (e *offsetRangeError) Error() string { return "offset out of range" }
+
+// entriesEnd is the offset behind the last of entries; next if there are none.
+func entriesEnd(entries []storage.Entry, next uint64) uint64 {
+	if n := len(entries); n > 0 {
+		return uint64(entries[n-1].Base) + uint64(entries[n-1].Records)
+	}
+	return next
+}
+
+// cutNeeded reports whether some batch of entries must be opened to know what the reader may
+// see of it: that is work for a reader goroutine.
+func (c *cursor) cutNeeded(entries []storage.Entry) bool {
+	if c.filter == nil {
+		return false
+	}
+	for _, e := range entries {
+		for rest := raft.Batches(e); len(rest) > 0; {
+			b, err := wire.ParseBatch(rest)
+			if err != nil || b.Mixed() {
+				return true
+			}
+			rest = rest[len(b.Bytes):]
+		}
+	}
+	return false
+}
+
+// build appends to dst a RECORDS frame with what of entries the reader wants; nothing if that is
+// nothing. Batches it takes whole are copied as they are stored. What would exceed the client's
+// frame limit, which only batches that grow by being cut can, is left for the next time: c.after
+// then says where that begins.
+func (c *cursor) build(dst []byte, entries []storage.Entry, high uint64) ([]byte, error) {
+	out, end, err := c.assemble(dst, entries, high)
+	if err == nil && end < c.after {
+		c.after = end
+		c.reader.Seek(storage.Offset(end))
+		out, _, err = c.assemble(dst, entries, high)
+	}
+	return out, err
+}
+
+// assemble is build up to c.after. end is where it had to stop; c.after if it did not.
+func (c *cursor) assemble(dst []byte, entries []storage.Entry, high uint64) (out []byte, end uint64, err error) {
+	begin := len(dst)
+	dst, at := wire.BeginRecords(dst, c.corr, &wire.RecordsHeader{
+		Stream: c.part.stream().ID, Partition: c.part.number, LogStart: uint64(c.part.raft.LogStart()),
+		HighWatermark: high, Next: c.after,
+	})
+	empty := len(dst)
+	for _, e := range entries {
+		run := wire.Run{Base: uint64(e.Base), Epoch: uint64(e.Term), Time: uint64(e.Time)}
+		if batches := raft.Batches(e); c.filter == nil && run.Base >= c.next {
+			run.Batches = batches
+			dst = run.AppendTo(dst)
+			continue
+		}
+		p := picker{cursor: c, dst: dst, limit: begin + 4 + c.session.frameLimit, run: run}
+		if dst, end, err = p.pick(raft.Batches(e)); err != nil || end < c.after && p.full {
+			return dst[:begin], end, err
+		}
+	}
+	if len(dst) == empty && c.after-c.told < tellEvery {
+		return dst[:begin], c.after, nil
+	}
+	return wire.EndRecords(dst, at), c.after, nil
+}
+
+// picker takes runs of batches from one entry for a reader that may not have or want all of it.
+type picker struct {
+	cursor *cursor
+	dst    []byte
+	limit  int // of len(dst)
+	run    wire.Run
+	whole  int // bytes of whole batches gathered for the run
+	full   bool
+}
+
+// pick appends what the reader has not seen and wants, up to the cursor's after. end is the offset
+// it came to; full says that there was no room for what follows.
+func (p *picker) pick(batches []byte) (dst []byte, end uint64, err error) {
+	c := p.cursor
+	offset := p.run.Base
+	taken := 0
+	for taken < len(batches) && offset < c.after {
+		b, err := wire.ParseBatch(batches[taken:])
+		if err != nil {
+			return p.dst, offset, err
+		}
+		next := offset + uint64(b.Span)
+		want := next > c.next && (c.filter == nil || b.Mixed() || c.filter.match(b.Subject))
+		if want && !(c.filter != nil && b.Mixed()) {
+			if p.whole == 0 {
+				p.run.Base = offset
+			}
+			p.whole += len(b.Bytes)
+		} else {
+			p.flush(batches[:taken])
+			if want {
+				if err := p.cut(offset, &b); err != nil || p.full {
+					return p.dst, offset, err
+				}
+			}
+		}
+		taken += len(b.Bytes)
+		offset = next
+	}
+	p.flush(batches[:taken])
+	return p.dst, offset, nil
+}
+
+// flush appends the run of whole batches that ends where seen ends.
+func (p *picker) flush(seen []byte) {
+	if p.whole > 0 {
+		p.run.Batches = seen[len(seen)-p.whole:]
+		p.dst = p.run.AppendTo(p.dst)
+		p.whole = 0
+	}
+}
+
+// runHead is the most that stands before the batches of a run, in bytes.
+const runHead = 4 * 10
+
+// cut appends what the reader may see of a mixed batch, as a run of its own.
+func (p *picker) cut(offset uint64, b *wire.Batch) error {
+	raw, err := b.Raw(nil)
+	if err != nil {
+		return err
+	}
+	f := p.cursor.filter
+	cut, err := wire.AppendFiltered(nil, b, raw, func(r *wire.Record) bool { return f.match(r.Subject) })
+	if err != nil || len(cut) == 0 {
+		return err
+	}
+	if p.full = len(p.dst)+runHead+len(cut) > p.limit; !p.full {
+		p.run.Base, p.run.Batches = offset, cut
+		p.dst = p.run.AppendTo(p.dst)
+	}
+	return nil
+}
+
+// filter decides which subjects a reader sees. It is used by one goroutine at a time: the loop,
+// or the reader goroutine that has the cursor.
+type filter struct {
+	pattern string
+	seen    map[string]bool
+}
+
+// filterMemory is how many subjects a filter remembers before it begins anew.
+const filterMemory = 4096
+
+func (f *filter) match(subject []byte) bool {
+	if ok, known := f.seen[string(subject)]; known {
+		return ok
+	}
+	if len(f.seen) >= filterMemory || f.seen == nil {
+		f.seen = make(map[string]bool)
+	}
+	name := string(subject)
+	ok := wire.Match(f.pattern, name)
+	f.seen[name] = ok
+	return ok
+}

@@ -1,0 +1,110 @@
+package broker
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tidewire/tidewire/auth"
+	"github.com/tidewire/tidewire/proto/wire"
+)
+
+// fetch is a Corr that FETCH made: one RECORDS answers it. It lives on its session's loop.
+type fetch struct {
+	request
+	cursor   *cursor
+	maxBytes int
+	deadline time.Time
+	timer    *time.Timer
+}
+
+// maxFetchWait is how long a FETCH may ask to wait.
+const maxFetchWait = time.Minute
+
+// fetch serves FETCH.
+func (s *session) fetch(corr uint32, q *wire.Fetch) error {
+	p, err := s.node.find(q.Stream, q.Partition)
+	if err != nil {
+		return err
+	}
+	for _, f := range p.stream().Subjects {
+		if err := s.authorize(auth.Read, f); err != nil {
+			return err
+		}
+	}
+	if s.backlog() > sessionBacklog {
+		return &wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: 10 * time.Millisecond,
+			Message: fmt.Sprintf("%d bytes wait for this client to read them: read before fetching more", s.backlog())}
+	}
+	r, err := s.begin(corr)
+	if err != nil {
+		return err
+	}
+	f := &fetch{request: *r, maxBytes: max(int(min(q.MaxBytes, uint32(s.frameLimit))), 1)}
+	f.deadline = time.Now().Add(min(q.MaxWait, maxFetchWait))
+	f.cursor = &cursor{session: s, part: p, sink: f, corr: corr, start: q.Start}
+	s.conversations[corr] = f // in place of the plain request
+	if q.Read == wire.ReadMinOffset && uint64(p.raft.HighWatermark()) <= q.MinOffset {
+		// Only a replica that lags behind an acknowledgement waits here; the leader has what it acknowledged.
+		s.finish(corr)
+		return &wire.Error{Code: wire.CodeOffsetRange, Bits: wire.ErrorRetriable, Value: uint64(p.raft.HighWatermark()),
+			Message: fmt.Sprintf("offset %d was never acknowledged: the high watermark is %d", q.MinOffset, p.raft.HighWatermark())}
+	}
+	f.cursor.feed()
+	return nil
+}
+
+// end implements conversation.
+func (f *fetch) end() {
+	f.request.end()
+	f.cursor.end()
+	if f.timer != nil {
+		f.timer.Stop()
+	}
+}
+
+// room implements sink.
+func (f *fetch) room() int { return f.maxBytes }
+
+// ready implements sink.
+func (f *fetch) ready(*cursor, int) bool {
+	f.session.finish(f.corr)
+	return false
+}
+
+// caughtUp implements sink: wait, or answer that there is nothing.
+func (f *fetch) caughtUp(c *cursor) bool {
+	if wait := time.Until(f.deadline); wait > 0 {
+		if f.timer == nil {
+			f.timer = time.AfterFunc(wait, func() { f.session.loop.post(f.timeout) })
+		}
+		return true
+	}
+	f.empty()
+	return false
+}
+
+func (f *fetch) timeout() {
+	if s := f.session; s.state != stateClosed && s.conversations[f.corr] == conversation(f) && f.cursor.state == cursorWaiting {
+		f.empty()
+	}
+}
+
+// empty answers without records.
+func (f *fetch) empty() {
+	s, c := f.session, f.cursor
+	s.finish(f.corr)
+	out, at := wire.BeginRecords(s.output(), f.corr, &wire.RecordsHeader{
+		Stream: c.part.stream().ID, Partition: c.part.number, LogStart: uint64(c.part.raft.LogStart()),
+		HighWatermark: uint64(c.part.raft.HighWatermark()), Next: c.next,
+	})
+	s.out = wire.EndRecords(out, at)
+}
+
+// failed implements sink.
+func (f *fetch) failed(c *cursor, err error, _ bool) bool {
+	s := f.session
+	we := s.node.readError(c, err)
+	s.finish(f.corr)
+	s.refuseRequest(f.corr, we)
+	return false
+}

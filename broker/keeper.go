@@ -1,0 +1,72 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/tidewire/tidewire/cluster"
+	"github.com/tidewire/tidewire/raft"
+)
+
+// keep looks after retention and the purge of deleted streams until the node stops.
+func (n *Node) keep() {
+	tick := time.NewTicker(n.cfg.KeepInterval)
+	defer tick.Stop()
+	for {
+		n.retain()
+		n.purgeDeleted()
+		select {
+		case <-tick.C:
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// retain has each partition give up what its stream no longer keeps.
+func (n *Node) retain() {
+	for _, p := range n.partitions.all() {
+		r := p.stream().Retention
+		if r.MaxAge == 0 && r.MaxBytes == 0 && r.MaxRecords == 0 {
+			continue
+		}
+		_, err := p.raft.Retain(raft.Retention{Age: r.MaxAge, Bytes: int64(min(r.MaxBytes, 1<<62)), Records: r.MaxRecords})
+		if err != nil && n.ctx.Err() == nil && !errors.Is(err, raft.ErrClosed) {
+			n.log.Warn("retention", zap.String("stream", p.stream().Name), zap.Uint32("partition", p.number), zap.Error(err))
+		}
+	}
+}
+
+// purgeDeleted purges streams whose grace time is over.
+func (n *Node) purgeDeleted() {
+	now := n.cfg.Clock().UnixMilli()
+	for id, st := range n.catalog.State().Streams {
+		if st.Deleted == 0 || now-st.Deleted < n.cfg.DeleteGrace.Milliseconds() {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(n.ctx, requestTimeout)
+		err := n.catalog.PurgeStream(ctx, id)
+		cancel()
+		if err != nil && n.ctx.Err() == nil {
+			n.log.Warn("purge of a deleted stream", zap.String("stream", st.Name), zap.Error(err))
+		}
+	}
+}
+
+// streamChanged is called by the catalog's state machine, also for what it applies again at
+// start. It must not block.
+func (n *Node) streamChanged(st *cluster.Stream, gone bool) {
+	if st.Deleted != 0 {
+		n.requests.Go(func() { n.stopStream(st, gone) })
+	}
+}
+
+// exists reports whether a directory is there.
+func (d *dataDir) exists(dir string) bool {
+	_, err := d.fs.List(dir)
+	return !errors.Is(err, fs.ErrNotExist)
+}

@@ -1,0 +1,183 @@
+package broker
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"go.uber.org/zap"
+)
+
+// loop is what one event loop owns. Only that loop touches its fields, but for the mailbox.
+type loop struct {
+	node     *Node
+	index    int
+	events   gnet.EventLoop // nil until its first connection, written under mu
+	sessions map[*session]struct{}
+	touched  []*session // have output to write
+	parked   []*cursor  // wait for outbound memory
+	free     [][]byte   // output buffers, for reuse
+	freeSize int        // their bytes
+	scratch  []byte     // a batch decompressed to be checked
+	sweeping bool       // a sweep is due
+
+	mu      sync.Mutex // guards mail and waking; never held while anything blocks
+	mail    mailbox
+	waking  bool    // an Execute is on its way
+	emptied mailbox // the slices of the last round, for the next
+}
+
+// mailbox is what other goroutines left for a loop.
+type mailbox struct {
+	done     []*publication // committed, refused or failed
+	advanced []*watch       // partitions whose high watermark moved
+	reads    []*cursor      // cursors whose read has ended
+	calls    []func()       // anything rare
+}
+
+func (l *loop) postAdvanced(w *watch) {
+	l.mu.Lock()
+	l.mail.advanced = append(l.mail.advanced, w)
+	l.wakeLocked()
+}
+
+func (l *loop) postRead(c *cursor) {
+	l.mu.Lock()
+	l.mail.reads = append(l.mail.reads, c)
+	l.wakeLocked()
+}
+
+// post has the loop call f.
+func (l *loop) post(f func()) {
+	l.mu.Lock()
+	l.mail.calls = append(l.mail.calls, f)
+	l.wakeLocked()
+}
+
+// wakeLocked releases mu, and wakes the loop unless it has been woken for this mail already.
+func (l *loop) wakeLocked() {
+	if l.events == nil { // no session, so nobody to do it for
+		l.mail = mailbox{}
+		l.mu.Unlock()
+		return
+	}
+	wake := !l.waking
+	l.waking = true
+	events := l.events
+	l.mu.Unlock()
+	if wake {
+		if err := events.Execute(context.Background(), l); err != nil {
+			// Only an engine that has stopped refuses: its sessions are closed and nobody waits.
+			l.node.log.Debug("event loop refused mail", zap.Error(err))
+		}
+	}
+}
+
+// Run empties the mailbox, on the loop. It implements gnet.Runnable.
+func (l *loop) Run(context.Context) error {
+	l.mu.Lock()
+	mail := l.mail
+	l.mail, l.emptied = l.emptied, mailbox{}
+	l.waking = false
+	l.mu.Unlock()
+
+	for i, p := range mail.done {
+		p.producer.done(p)
+		mail.done[i] = nil
+	}
+	for i, w := range mail.advanced {
+		w.posted.Store(false) // before the cursors look at the watermark, so that no later move is missed
+		w.feed()
+		mail.advanced[i] = nil
+	}
+	for i, c := range mail.reads {
+		c.readDone()
+		mail.reads[i] = nil
+	}
+	for i, f := range mail.calls {
+		f()
+		mail.calls[i] = nil
+	}
+	l.flush()
+
+	l.mu.Lock()
+	l.emptied = mailbox{mail.done[:0], mail.advanced[:0], mail.reads[:0], mail.calls[:0]}
+	l.mu.Unlock()
+	return nil
+}
+
+// flush writes what the sessions of this round have to say, one write each.
+func (l *loop) flush() {
+	for i := 0; i < len(l.touched); i++ { // a write that fails closes a session, which may touch others
+		l.touched[i].flush()
+		l.touched[i] = nil
+	}
+	l.touched = l.touched[:0]
+}
+
+// freeBytes bounds the output buffers a loop keeps for reuse.
+const freeBytes = 8 << 20
+
+func (l *loop) buffer() []byte {
+	n := len(l.free)
+	if n == 0 {
+		return make([]byte, 0, 4<<10)
+	}
+	b := l.free[n-1]
+	l.free[n-1] = nil
+	l.free = l.free[:n-1]
+	l.freeSize -= cap(b)
+	return b
+}
+
+func (l *loop) release(b []byte) {
+	if l.freeSize+cap(b) <= freeBytes {
+		l.free = append(l.free, b[:0])
+		l.freeSize += cap(b)
+	}
+}
+
+// parkRetry is how soon a parked cursor is looked at again: gnet says nothing when a client has read.
+const parkRetry = 5 * time.Millisecond
+
+func (l *loop) park(c *cursor) {
+	l.parked = append(l.parked, c)
+	if len(l.parked) == 1 {
+		time.AfterFunc(parkRetry, func() { l.post(l.unpark) })
+	}
+}
+
+func (l *loop) unpark() {
+	parked := l.parked
+	l.parked = nil
+	for s := range l.sessions {
+		s.account()
+	}
+	for _, c := range parked {
+		if c.state == cursorParked {
+			c.state = cursorIdle
+			c.feed()
+		}
+	}
+}
+
+// sweepInterval is how often deadlines of connections are looked at.
+const sweepInterval = time.Second
+
+// sweep closes connections that are late with their handshake or silent for too long.
+func (l *loop) sweep() {
+	l.sweeping = false
+	now := time.Now()
+	for s := range l.sessions {
+		s.checkDeadlines(now)
+	}
+	l.sweepLater()
+}
+
+func (l *loop) sweepLater() {
+	if !l.sweeping && len(l.sessions) > 0 {
+		l.sweeping = true
+		time.AfterFunc(sweepInterval, func() { l.post(l.sweep) })
+	}
+}

@@ -1,0 +1,396 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/tidewire/tidewire/cluster"
+	"github.com/tidewire/tidewire/proto/wire"
+	"github.com/tidewire/tidewire/raft"
+	"github.com/tidewire/tidewire/storage"
+)
+
+// Version is the version of this software.
+const Version = "0.1.0"
+
+const (
+	// concurrentSyncs is how many fdatasync run at once: more only make each slower.
+	concurrentSyncs = 16
+	// readerCount is how many goroutines read for cursors that left the hot tail.
+	readerCount = 8
+)
+
+// Node is one broker. Start makes one; Stop ends it.
+type Node struct {
+	cfg      Config
+	log      *zap.Logger
+	data     *dataDir
+	identity identity
+	server   raft.ServerID
+
+	pool          *storage.Pool
+	hot           *storage.Memory
+	syncs         *storage.SyncLimit
+	budget        *raft.Budget
+	stable        *raft.StableStore
+	catalogLog    *storage.Log
+	catalogStable *raft.CatalogStable
+	catalog       *cluster.Catalog
+	partitions    partitions
+
+	engine    gnet.Engine
+	gnetDone  chan struct{} // closed when the engine has ended
+	addr      net.Addr
+	loops     []*loop
+	loopMu    sync.Mutex // guards binding loops to gnet's
+	readers   *readers
+	requests  sync.WaitGroup
+	keeping   sync.WaitGroup
+	ctx       context.Context // ends when Stop begins to close things
+	cancel    context.CancelFunc
+	draining  atomic.Bool
+	stopOnce  sync.Once
+	stopErr   error
+	stopped   chan struct{}
+	failure   atomic.Pointer[error]
+	failureCh chan struct{}
+
+	connections  atomic.Int64
+	outbound     atomic.Int64
+	publications sync.Pool
+}
+
+// Start opens the data directory, recovers what is in it, and serves clients. It returns once
+// every partition takes publishes, or with an error and nothing left running.
+//
+// Errors: of cfg, all at once; *DataDirError; storage's and raft's for data that are damaged,
+// foreign or of a newer format; of the listener.
+func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg: cfg, log: cfg.Logger, syncs: storage.NewSyncLimit(concurrentSyncs), hot: storage.NewMemory(cfg.HotMemory),
+		budget: raft.NewBudget(cfg.PublishMemory), gnetDone: make(chan struct{}), stopped: make(chan struct{}), failureCh: make(chan struct{}),
+		publications: sync.Pool{New: func() any { return new(publication) }},
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.partitions.set.Store(&map[partKey]*partition{})
+	for i := range runtime.NumCPU() {
+		n.loops = append(n.loops, &loop{node: n, index: i, sessions: make(map[*session]struct{})})
+	}
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+	}()
+	began := time.Now()
+	if err := n.open(ctx); err != nil {
+		return nil, err
+	}
+	n.readers = newReaders(readerCount)
+	if err := n.listen(); err != nil {
+		return nil, err
+	}
+	n.keeping.Go(n.keep)
+	n.log.Info("ready", zap.Stringer("address", n.addr), zap.String("data", n.data.dir), zap.String("cluster", n.identity.ClusterHex),
+		zap.Uint64("node", n.identity.Node), zap.Int("partitions", len(n.partitions.all())), zap.Bool("dev", cfg.Dev), zap.Duration("took", time.Since(began)))
+	return n, nil
+}
+
+// open brings up everything below the listener.
+func (n *Node) open(ctx context.Context) (err error) {
+	if n.data, n.identity, err = openDataDir(n.cfg.DataDir); err != nil {
+		return err
+	}
+	n.server = raft.ServerID(fmt.Sprintf("%d.%d", n.identity.Node, n.identity.Incarnation))
+	if n.pool, err = storage.NewPool(n.data.fs, "pool", n.cfg.PoolBytes); err != nil {
+		return fmt.Errorf("segment pool: %w", err)
+	}
+	if n.stable, err = raft.OpenStable(n.data.path("stable.db")); err != nil {
+		return err
+	}
+	if n.catalogStable, err = raft.OpenCatalogStable(n.data.path("catalog.db")); err != nil {
+		return err
+	}
+	stable, err := n.catalogStable.Group(cluster.CatalogGroup)
+	if err != nil {
+		return err
+	}
+	log := n.log.Named("catalog")
+	if n.catalogLog, err = n.openLog("catalog", cluster.CatalogGroup, log); err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	n.catalog, err = cluster.OpenCatalog(ctx, cluster.CatalogConfig{Node: n.identity.Node, Server: n.server, Log: n.catalogLog,
+		Stable: stable, Logger: log, Fatal: n.fatal, Clock: n.cfg.Clock, Changed: n.streamChanged})
+	if err != nil {
+		return err
+	}
+	living := n.catalog.State().Living()
+	n.partitions.mu.Lock()
+	err = n.startLocked(ctx, living...)
+	n.partitions.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	n.reportStrays()
+	return nil
+}
+
+// listen starts gnet and waits for it to be bound.
+func (n *Node) listen() error {
+	srv := &server{node: n, booted: make(chan gnet.Engine, 1)}
+	failed := make(chan error, 1)
+	go func() {
+		err := srv.run(n.cfg.Address, len(n.loops), n.log.Named("gnet").Sugar())
+		close(n.gnetDone)
+		failed <- err
+		if !n.draining.Load() && err == nil { // gnet says nil when its engine died, of EMFILE say
+			n.fail(errors.New("the network engine ended by itself; out of file descriptors?"))
+		}
+	}()
+	select {
+	case n.engine = <-srv.booted:
+	case err := <-failed:
+		if errors.Is(err, unix.EADDRINUSE) {
+			return fmt.Errorf("address %s is in use: stop what listens there, or give another with --listen: %w", n.cfg.Address, err)
+		}
+		return fmt.Errorf("listen on %s: %w", n.cfg.Address, err)
+	}
+	fd, err := n.engine.Dup()
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), "listener")
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return err
+	}
+	n.addr = l.Addr()
+	return l.Close()
+}
+
+// Addr is the address the node listens on.
+func (n *Node) Addr() net.Addr { return n.addr }
+
+// Failed is closed when the node can serve no more and its process should end; Err says why.
+func (n *Node) Failed() <-chan struct{} { return n.failureCh }
+
+// Err is what failed, or nil.
+func (n *Node) Err() error {
+	if err := n.failure.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+func (n *Node) fail(err error) {
+	if n.failure.CompareAndSwap(nil, &err) {
+		close(n.failureCh)
+	}
+}
+
+// fatal is called with the first write that failed, or with a catalog that cannot be read. From
+// here on nothing is acknowledged.
+func (n *Node) fatal(err error) {
+	say := "a write failed: nothing more is acknowledged and the process ends; what was acknowledged is on disk. " +
+		"Look at the disk (dmesg, df, permissions), then start the node again"
+	if errors.Is(err, cluster.ErrCatalog) {
+		say = "the catalog cannot be read, so the node ends; nothing was changed or deleted"
+	}
+	n.log.Error(say, zap.Error(err))
+	n.fail(err)
+	if n.cfg.Fatal != nil {
+		n.cfg.Fatal(err)
+	}
+}
+
+// loopOf is our side of one of gnet's loops.
+func (n *Node) loopOf(events gnet.EventLoop) *loop {
+	n.loopMu.Lock()
+	defer n.loopMu.Unlock()
+	for _, l := range n.loops {
+		if l.events == events {
+			return l
+		}
+		if l.events == nil {
+			l.mu.Lock()
+			l.events = events
+			l.mu.Unlock()
+			return l
+		}
+	}
+	panic("broker: more event loops than asked for")
+}
+
+func (n *Node) eachLoop(f func(*loop)) {
+	for _, l := range n.loops {
+		l.post(func() { f(l) })
+	}
+}
+
+// info is what the node tells clients of itself.
+func (n *Node) info() wire.NodeInfo {
+	i := wire.NodeInfo{ID: n.identity.Node, Address: n.addr.String(), Bits: wire.NodeSelf}
+	if n.draining.Load() {
+		i.Bits |= wire.NodeDraining
+	}
+	return i
+}
+
+// Stop drains and ends the node: clients are told to go, what is in flight is answered, and
+// everything is closed. It waits at most until ctx ends, or Config.DrainTimeout, for clients.
+func (n *Node) Stop(ctx context.Context) error {
+	n.stopOnce.Do(func() {
+		defer close(n.stopped)
+		n.draining.Store(true)
+		n.log.Info("stopping", zap.Int64("connections", n.connections.Load()))
+		n.eachLoop(func(l *loop) {
+			for s := range l.sessions {
+				if s.state == stateReady {
+					s.goaway()
+				}
+			}
+		})
+		ctx, cancel := context.WithTimeout(ctx, n.cfg.DrainTimeout)
+		defer cancel()
+		n.drain(ctx)
+		n.stopErr = n.close()
+		n.log.Info("stopped")
+	})
+	<-n.stopped
+	return n.stopErr
+}
+
+// drain waits until no client has anything in flight or unsent.
+func (n *Node) drain(ctx context.Context) {
+	tick := time.NewTicker(5 * time.Millisecond) // gnet tells nobody when a client has read
+	defer tick.Stop()
+	for {
+		busy := make(chan int, len(n.loops))
+		asked := 0
+		for _, l := range n.loops {
+			l.mu.Lock()
+			bound := l.events != nil
+			l.mu.Unlock()
+			if bound {
+				asked++
+				l.post(func() { busy <- l.busy() })
+			}
+		}
+		total := 0
+		for range asked {
+			select {
+			case b := <-busy:
+				total += b
+			case <-n.gnetDone:
+				return
+			case <-ctx.Done():
+				n.log.Warn("clients have not taken all that was theirs; closing them")
+				return
+			}
+		}
+		if total == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// busy counts sessions with something in flight or unsent.
+func (l *loop) busy() (count int) {
+	for s := range l.sessions {
+		if s.inFlight > 0 || len(s.out) > 0 || s.conn.OutboundBuffered() > 0 {
+			count++
+		}
+	}
+	return count
+}
+
+// close ends what open and listen started, in the opposite order. Fields that are nil were never reached.
+func (n *Node) close() error {
+	n.draining.Store(true)
+	n.cancel()
+	var errs []error
+	if n.addr != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		errs = append(errs, n.engine.Stop(ctx))
+		cancel()
+		<-n.gnetDone
+	}
+	n.keeping.Wait()
+	n.requests.Wait()
+	if n.readers != nil {
+		n.readers.stop()
+	}
+	n.partitions.mu.Lock()
+	var closing sync.WaitGroup
+	var mu sync.Mutex
+	for _, p := range n.partitions.all() {
+		closing.Go(func() {
+			err := p.close()
+			mu.Lock()
+			errs = append(errs, err)
+			mu.Unlock()
+		})
+	}
+	closing.Wait()
+	n.partitions.mu.Unlock()
+	if n.catalog != nil {
+		n.catalog.Stop()
+	}
+	if n.catalogLog != nil {
+		errs = append(errs, n.catalogLog.Close())
+	}
+	if n.catalogStable != nil {
+		errs = append(errs, n.catalogStable.Close())
+	}
+	if n.stable != nil {
+		errs = append(errs, n.stable.Close())
+	}
+	if n.pool != nil {
+		errs = append(errs, n.pool.Close())
+	}
+	if n.data != nil {
+		n.data.close()
+	}
+	return errors.Join(errs...)
+}
+
+// reportStrays warns of partitions on disk that the catalog does not know. They are never
+// deleted: the catalog may be what is wrong.
+func (n *Node) reportStrays() {
+	names, err := n.data.fs.List("partitions")
+	if err != nil {
+		return
+	}
+	var known []string
+	for _, st := range n.catalog.State().Streams {
+		for _, p := range st.Partitions {
+			known = append(known, strconv.FormatUint(p.Group, 10))
+		}
+	}
+	for _, name := range names {
+		if !slices.Contains(known, name) {
+			n.log.Warn("a partition on disk that the catalog does not know; it is left alone", zap.String("directory", "partitions/"+name))
+		}
+	}
+}

@@ -1,0 +1,315 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tidewire/tidewire/cluster"
+	"github.com/tidewire/tidewire/proto/wire"
+	"github.com/tidewire/tidewire/raft"
+	"github.com/tidewire/tidewire/storage"
+)
+
+// partition is this node's replica of one partition of a stream.
+type partition struct {
+	number  uint32
+	group   uint64
+	raft    *raft.Partition
+	meta    atomic.Pointer[cluster.Stream]
+	watches []*watch // one a loop, by the loop's index
+	gone    atomic.Bool
+}
+
+func (p *partition) stream() *cluster.Stream { return p.meta.Load() }
+
+// advanced tells the loops that wait for it that the high watermark moved: Raft calls it once
+// per commit, on the state machine's goroutine.
+func (p *partition) advanced() {
+	for _, w := range p.watches {
+		if w.waiting.Load() > 0 && w.posted.CompareAndSwap(false, true) {
+			w.loop.postAdvanced(w)
+		}
+	}
+}
+
+// watch is the cursors of one loop in one partition that wait for its high watermark to move.
+type watch struct {
+	loop    *loop
+	cursors []*cursor // loop only, as spare
+	spare   []*cursor // for the next round
+	waiting atomic.Int32
+	posted  atomic.Bool
+}
+
+// add has the cursor wait. A watermark that moved before it was counted is seen by looking again.
+func (w *watch) add(c *cursor) {
+	w.cursors = append(w.cursors, c)
+	w.waiting.Store(int32(len(w.cursors)))
+	if c.readable() && w.posted.CompareAndSwap(false, true) {
+		w.loop.postAdvanced(w)
+	}
+}
+
+func (w *watch) remove(c *cursor) {
+	for i, other := range w.cursors {
+		if other == c {
+			last := len(w.cursors) - 1
+			w.cursors[i] = w.cursors[last]
+			w.cursors[last] = nil
+			w.cursors = w.cursors[:last]
+			w.waiting.Store(int32(last))
+			return
+		}
+	}
+}
+
+// feed wakes every cursor that waits.
+func (w *watch) feed() {
+	cursors := w.cursors
+	w.cursors, w.spare = w.spare, nil
+	w.waiting.Store(0)
+	for i, c := range cursors {
+		if c.state == cursorWaiting { // not ended by one before it
+			c.state = cursorIdle
+			c.feed()
+		}
+		cursors[i] = nil
+	}
+	w.spare = cursors[:0]
+}
+
+// partitions is what this node serves. Readers take a snapshot; changes are made by one at a time.
+type partitions struct {
+	mu  sync.Mutex // guards changing
+	set atomic.Pointer[map[partKey]*partition]
+}
+
+type partKey struct {
+	stream uint64
+	number uint32
+}
+
+func (ps *partitions) all() map[partKey]*partition { return *ps.set.Load() }
+
+// find gives a partition by its numbers.
+func (n *Node) find(stream uint64, number uint32) (*partition, error) {
+	all := n.partitions.all()
+	if p := all[partKey{stream, number}]; p != nil {
+		return p, nil
+	}
+	st := n.catalog.State().Streams[stream]
+	switch {
+	case st == nil || st.Deleted != 0:
+		return nil, cluster.UnknownStream(fmt.Sprintf("#%d", stream), "does not exist: ask METADATA again")
+	case int(number) >= len(st.Partitions):
+		return nil, &wire.Error{Code: wire.CodeUnknownPart, Value: uint64(len(st.Partitions)),
+			Message: fmt.Sprintf("stream %q has %d partitions, none numbered %d", st.Name, len(st.Partitions), number)}
+	}
+	return nil, &raft.NotLeaderError{Group: st.Partitions[number].Group} // it is starting
+}
+
+// serves reports whether every partition of the stream is open here.
+func (n *Node) serves(st *cluster.Stream) bool {
+	all := n.partitions.all()
+	for i := range st.Partitions {
+		if all[partKey{st.ID, uint32(i)}] == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// createStream makes a stream and returns when its partitions take publishes.
+func (n *Node) createStream(ctx context.Context, spec cluster.StreamSpec) (*cluster.Stream, error) {
+	st, err := n.catalog.CreateStream(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	return st, n.startStream(ctx, st)
+}
+
+// streamFor gives the stream that captures subject, creating the one called name if there is none.
+func (n *Node) streamFor(ctx context.Context, subject, name string) (*cluster.Stream, error) {
+	st := n.catalog.State().StreamOf(subject)
+	if st != nil {
+		return st, n.startStream(ctx, st)
+	}
+	st, err := n.createStream(ctx, cluster.StreamSpec{Name: name})
+	if !errors.Is(err, cluster.ErrStreamExists) {
+		return st, err
+	}
+	// Somebody was faster, or the stream of that name captures other subjects.
+	if st := n.catalog.State().StreamOf(subject); st != nil {
+		return st, n.startStream(ctx, st)
+	}
+	return nil, fmt.Errorf("%w; it does not capture %q", err, subject)
+}
+
+// startParallel is how many partitions start at a time: each waits for a few fsyncs.
+const startParallel = 16
+
+// startStream opens the stream's partitions that are not open, and returns when all take publishes.
+func (n *Node) startStream(ctx context.Context, st *cluster.Stream) error {
+	n.partitions.mu.Lock()
+	defer n.partitions.mu.Unlock()
+	return n.startLocked(ctx, st)
+}
+
+func (n *Node) startLocked(ctx context.Context, streams ...*cluster.Stream) error {
+	var mu sync.Mutex
+	next := maps.Clone(n.partitions.all())
+	var started []*partition
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(startParallel)
+	for _, st := range streams {
+		for i, meta := range st.Partitions {
+			key := partKey{st.ID, uint32(i)}
+			if next[key] != nil {
+				continue
+			}
+			g.Go(func() error {
+				p, err := n.startPartition(gctx, st, key.number, meta.Group)
+				if err != nil {
+					return fmt.Errorf("stream %q partition %d: %w", st.Name, key.number, err)
+				}
+				mu.Lock()
+				next[key] = p
+				started = append(started, p)
+				mu.Unlock()
+				return nil
+			})
+		}
+	}
+	err := g.Wait()
+	n.partitions.set.Store(&next) // also after an error: those that started are kept
+	n.eachLoop(func(l *loop) { l.follow(started) })
+	return err
+}
+
+// partitionDir is where a partition's log lives: by number, never by a name somebody chose.
+func partitionDir(group uint64) string { return fmt.Sprintf("partitions/%d", group) }
+
+// startPartition opens one log and its group, and returns when it leads.
+func (n *Node) startPartition(ctx context.Context, st *cluster.Stream, number uint32, group uint64) (*partition, error) {
+	p := &partition{number: number, group: group}
+	p.meta.Store(st)
+	for _, l := range n.loops {
+		p.watches = append(p.watches, &watch{loop: l})
+	}
+	log := n.log.With(zap.String("stream", st.Name), zap.Uint32("partition", number), zap.Uint64("group", group))
+	stable, err := n.stable.Group(group)
+	if err != nil {
+		return nil, err
+	}
+	data, err := n.openLog(partitionDir(group), group, log)
+	if err != nil {
+		return nil, err
+	}
+	p.raft, err = raft.StartPartition(raft.PartitionConfig{
+		ID: group, Server: n.server, Log: data, Stable: stable, Logger: log,
+		Fatal: n.fatal, Committed: n.committed, Advanced: p.advanced, Budget: n.budget, Clock: n.cfg.Clock,
+	})
+	if err != nil {
+		return nil, errors.Join(err, data.Close())
+	}
+	select {
+	case <-p.raft.Leading():
+		return p, nil
+	case <-n.failureCh:
+		err = n.Err()
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	return nil, errors.Join(err, p.close())
+}
+
+// close ends the group and closes its log.
+func (p *partition) close() error {
+	p.raft.Close()
+	return p.raft.Log().Close()
+}
+
+// stopStream closes the stream's partitions here; remove also gives their files back.
+func (n *Node) stopStream(st *cluster.Stream, remove bool) {
+	n.partitions.mu.Lock()
+	defer n.partitions.mu.Unlock()
+	next := maps.Clone(n.partitions.all())
+	var stopped []*partition
+	for i := range st.Partitions {
+		key := partKey{st.ID, uint32(i)}
+		if p := next[key]; p != nil {
+			delete(next, key)
+			p.meta.Store(st)
+			p.gone.Store(true)
+			stopped = append(stopped, p)
+		}
+	}
+	n.partitions.set.Store(&next)
+	n.eachLoop(func(l *loop) { l.forget(stopped) })
+	for _, p := range stopped {
+		if err := p.close(); err != nil {
+			n.log.Error("closing a partition of a deleted stream", zap.String("stream", st.Name), zap.Uint32("partition", p.number), zap.Error(err))
+		}
+	}
+	if !remove {
+		return
+	}
+	for i, meta := range st.Partitions {
+		if err := n.removeLog(partitionDir(meta.Group), meta.Group); err != nil {
+			n.log.Error("removing the data of a purged stream; remove them by hand",
+				zap.String("stream", st.Name), zap.Int("partition", i), zap.Uint64("group", meta.Group), zap.Error(err))
+		}
+	}
+}
+
+// describe is what the node tells clients of a stream.
+func (n *Node) describe(st *cluster.Stream) wire.StreamInfo {
+	info := wire.StreamInfo{ID: st.ID, Name: st.Name, MapVersion: st.MapVersion, Created: uint64(st.Created),
+		Replicas: st.Replicas, Retention: st.Retention, Subjects: st.Subjects}
+	if st.Deleted != 0 {
+		info.Bits |= wire.StreamDeleted
+	}
+	all := n.partitions.all()
+	for i := range st.Partitions {
+		var pi wire.PartitionInfo
+		if p := all[partKey{st.ID, uint32(i)}]; p != nil {
+			b := p.raft.Log().Bounds()
+			pi = wire.PartitionInfo{Leader: n.identity.Node, Epoch: uint64(p.raft.Group().Term()), Start: uint64(b.Start),
+				HighWatermark: uint64(p.raft.HighWatermark()), Bytes: uint64(b.Bytes)}
+		}
+		info.Partitions = append(info.Partitions, pi)
+	}
+	return info
+}
+
+// openLog opens a log below the data directory and reports what its recovery found.
+func (n *Node) openLog(dir string, group uint64, log *zap.Logger) (*storage.Log, error) {
+	l, err := storage.Open(storage.Config{
+		FS: n.data.fs, Dir: dir, Cluster: n.identity.Cluster, Partition: group, SegmentBytes: n.cfg.SegmentBytes,
+		Memory: n.hot, Pool: n.pool, Syncs: n.syncs,
+	})
+	if err != nil {
+		return nil, err
+	}
+	reportRecovery(log, l.Recovered())
+	return l, nil
+}
+
+// removeLog gives the files of a log back; one that is not there was removed before.
+func (n *Node) removeLog(dir string, group uint64) error {
+	if !n.data.exists(dir) {
+		return nil
+	}
+	l, err := storage.Open(storage.Config{FS: n.data.fs, Dir: dir, Cluster: n.identity.Cluster, Partition: group, Pool: n.pool})
+	if err != nil {
+		return err
+	}
+	return l.Remove()
+}

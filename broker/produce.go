@@ -1,0 +1,252 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/tidewire/tidewire/auth"
+	"github.com/tidewire/tidewire/cluster"
+	"github.com/tidewire/tidewire/proto/wire"
+	"github.com/tidewire/tidewire/raft"
+)
+
+// producer is a Corr that OPEN bound to a partition. It lives on its session's loop.
+type producer struct {
+	session    *session
+	corr       uint32
+	part       *partition
+	id         uint64 // 0: not idempotent
+	epoch      uint16
+	idempotent bool
+
+	opened  bool
+	closing bool // CLOSE came: OK follows the last answer
+	waiting int  // batches not yet answered
+	ack     wire.Ack
+	gather  bool // ack holds a range not yet written
+
+	subject []byte // the last one found to be captured and allowed
+}
+
+// publication is one batch on its way. It belongs to Raft from Publish to Committed, then to the loop.
+type publication struct {
+	raft.Pending
+	producer *producer
+	bytes    int64
+}
+
+// done answers the batch, on the loop. Ranges that continue each other are gathered into one
+// ACK, which is written when the round ends or a range does not continue.
+func (p *producer) done(pub *publication) {
+	s := p.session
+	s.inFlight -= pub.bytes
+	p.waiting--
+	if s.state != stateClosed && s.conversations[p.corr] == conversation(p) {
+		if pub.Err != nil {
+			p.flushAck()
+			p.refuse(pub.Sequence, pub.Err)
+		} else {
+			p.acked(pub)
+		}
+	}
+	*pub = publication{}
+	s.node.publications.Put(pub)
+	if p.closing && p.waiting == 0 {
+		p.flushAck()
+		p.finish()
+	}
+}
+
+func (p *producer) acked(pub *publication) {
+	a := &p.ack
+	if p.gather && a.Sequence+a.Count == pub.Sequence && a.Offset+a.Count == uint64(pub.Offset) &&
+		a.Epoch == uint64(pub.Term) && a.Quorum == pub.Quorum && a.Voters == pub.Voters {
+		a.Count += uint64(pub.Count)
+		return
+	}
+	p.flushAck()
+	*a = wire.Ack{Quorum: pub.Quorum, Voters: pub.Voters, Sequence: pub.Sequence, Count: uint64(pub.Count),
+		Offset: uint64(pub.Offset), Epoch: uint64(pub.Term)}
+	p.gather = true
+	p.session.gathered = append(p.session.gathered, p)
+	p.session.touch()
+}
+
+// flushAck writes the gathered ACK, if there is one.
+func (p *producer) flushAck() {
+	if p.gather {
+		p.gather = false
+		p.session.out = p.ack.AppendTo(p.session.output(), p.corr)
+	}
+}
+
+// refuse answers the batch that begins at sequence with an error. The producer stays open.
+func (p *producer) refuse(sequence uint64, err error) {
+	we := *p.session.node.wireError(err)
+	we.Bits |= wire.ErrorOneBatch
+	we.Sequence = sequence
+	p.session.out = we.AppendTo(p.session.output(), p.corr)
+}
+
+// end implements conversation.
+func (p *producer) end() {
+	if p.session.last == p {
+		p.session.last = nil
+	}
+}
+
+// close serves CLOSE: OK comes after the answers to what is in flight.
+func (p *producer) close() {
+	p.closing = true
+	if p.waiting == 0 {
+		p.finish()
+	}
+}
+
+func (p *producer) finish() {
+	s := p.session
+	if s.conversations[p.corr] != conversation(p) {
+		return
+	}
+	s.finish(p.corr)
+	s.out = wire.AppendEmpty(s.output(), wire.OpOK, p.corr)
+}
+
+// publish serves PUBLISH. An error ends the connection; what is wrong with one batch is answered
+// on the producer.
+func (s *session) publish(f wire.Frame) error {
+	p := s.last
+	if p == nil || s.lastCorr != f.Corr {
+		var ok bool
+		if p, ok = s.conversations[f.Corr].(*producer); !ok || !p.opened {
+			// Not the end of the connection: after an OPEN was refused, batches sent behind it arrive.
+			s.refuse(f.Corr, &wire.Error{Code: wire.CodeState, Bits: wire.ErrorEndsCorr,
+				Message: fmt.Sprintf("PUBLISH on Corr %d, which is no opened producer", f.Corr)})
+			return nil
+		}
+		s.last, s.lastCorr = p, f.Corr
+	}
+	b, err := wire.ParseBatch(f.Body)
+	if err == nil && len(b.Bytes) != len(f.Body) {
+		err = &wire.MalformedError{What: "PUBLISH", Reason: fmt.Sprintf("%d bytes follow the batch", len(f.Body)-len(b.Bytes))}
+	}
+	if errors.Is(err, wire.ErrShort) {
+		err = &wire.MalformedError{What: "PUBLISH", Reason: "the batch is longer than its frame"}
+	}
+	if err != nil {
+		return err
+	}
+	if err := p.admit(&b); err != nil {
+		p.flushAck() // answers keep the order of sequences
+		p.refuse(b.Sequence, err)
+		return nil
+	}
+	pub := s.node.publications.Get().(*publication)
+	*pub = publication{Pending: raft.Pending{Producer: p.id, Epoch: p.epoch, Sequence: b.Sequence, Count: b.Count},
+		producer: p, bytes: int64(len(b.Bytes))}
+	pub.Owner = pub
+	s.inFlight += pub.bytes
+	p.waiting++
+	if err := p.part.raft.Publish(&pub.Pending, b.Bytes); err != nil {
+		pub.Err = err
+		p.done(pub)
+	}
+	return nil
+}
+
+// admit decides whether the batch may go on. It runs once a batch, on the loop, and its only
+// walk over the records is to see that they are what the header says.
+func (p *producer) admit(b *wire.Batch) error {
+	s := p.session
+	switch {
+	case p.closing:
+		return &wire.Error{Code: wire.CodeState, Message: "PUBLISH after CLOSE"}
+	case s.state == stateDraining:
+		return errDraining
+	case p.part.gone.Load():
+		return cluster.UnknownStream(p.part.stream().Name, "was deleted")
+	case b.Filtered():
+		return &wire.Error{Code: wire.CodeBadBatch, Message: "a FILTERED batch: only the broker makes those"}
+	case p.waiting >= wire.MaxInFlightBatches:
+		return &wire.Error{Code: wire.CodeInFlight, Bits: wire.ErrorRetriable, Value: wire.MaxInFlightBatches,
+			Message: fmt.Sprintf("%d batches of this producer in flight, limit %d: wait for an ACK", p.waiting, wire.MaxInFlightBatches)}
+	case s.inFlight+int64(len(b.Bytes)) > s.node.cfg.InFlightBytes:
+		return &wire.Error{Code: wire.CodeInFlight, Bits: wire.ErrorRetriable, Value: uint64(s.node.cfg.InFlightBytes),
+			Message: fmt.Sprintf("%d bytes of batches in flight on this connection, limit %d: wait for an ACK", s.inFlight, s.node.cfg.InFlightBytes)}
+	}
+	if err := b.Verify(); err != nil {
+		return err
+	}
+	if !b.Mixed() {
+		if err := p.allow(b.Subject); err != nil {
+			return err
+		}
+		if b.Compressed() {
+			return nil // stored as received: its records are checked by whoever opens it
+		}
+	}
+	raw, err := b.Raw(s.loop.scratch)
+	if err != nil {
+		return badBatch(err)
+	}
+	if b.Compressed() {
+		s.loop.scratch = raw[:0]
+	}
+	if err := b.Check(raw); err != nil {
+		return badBatch(err)
+	}
+	if b.Mixed() {
+		it := b.Iterate(raw)
+		for rec := (wire.Record{}); it.Next(&rec); {
+			if err := p.allow(rec.Subject); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// allow decides whether a record of this subject may be published here.
+func (p *producer) allow(subject []byte) error {
+	if string(p.subject) == string(subject) {
+		return nil
+	}
+	name := string(subject)
+	if err := wire.ValidSubject(name); err != nil {
+		return err
+	}
+	if st := p.part.stream(); !st.Captures(name) {
+		return &wire.Error{Code: wire.CodeSubjectMismatch,
+			Message: fmt.Sprintf("subject %q is not captured by stream %q (%q): ask METADATA for its stream", name, st.Name, st.Subjects)}
+	}
+	if err := p.session.node.cfg.Authorizer.Authorize(&p.session.identity, auth.Publish, subject); err != nil {
+		return err
+	}
+	p.subject = append(p.subject[:0], subject...)
+	return nil
+}
+
+func badBatch(err error) error {
+	return &wire.Error{Code: wire.CodeBadBatch, Message: err.Error() + ": encode the batch again"}
+}
+
+// committed hands publications that are done to their loops: Raft calls it once per commit, on
+// the state machine's goroutine.
+func (n *Node) committed(done []*raft.Pending) {
+	for i := 0; i < len(done); {
+		// One lock for each run of the same loop. Owners are read before posting: afterwards
+		// they belong to the loop.
+		l := done[i].Owner.(*publication).producer.session.loop
+		j := i
+		l.mu.Lock()
+		for ; j < len(done); j++ {
+			pub := done[j].Owner.(*publication)
+			if pub.producer.session.loop != l {
+				break
+			}
+			l.mail.done = append(l.mail.done, pub)
+		}
+		l.wakeLocked()
+		i = j
+	}
+}

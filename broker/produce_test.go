@@ -1,0 +1,210 @@
+package broker
+
+import (
+	"testing"
+
+	"github.com/tidewire/tidewire/proto/wire"
+)
+
+var idempotent = wire.Open{Idempotent: true}
+
+func TestPublishAcksInOrder(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	st := p.streamOf("orders.new")
+	if st.Name != "orders" || len(st.Partitions) != 1 || st.Partitions[0].Leader != 1 {
+		t.Fatalf("stream %+v", st)
+	}
+	corr, opened := p.open(st, idempotent)
+	if opened.Producer == 0 || opened.NextSequence != 0 {
+		t.Fatalf("opened %+v", opened)
+	}
+	var out []byte
+	sequence := uint64(0)
+	for i := range 200 {
+		b := batch(t, sequence, values("orders.new", i%7+1, "v%d")...)
+		out = wire.AppendPublish(out, corr, b)
+		sequence += uint64(i%7 + 1)
+	}
+	p.send(out)
+	offset := uint64(0)
+	for _, a := range p.acks(corr, 0, sequence) {
+		if a.Offset != offset {
+			t.Fatalf("ack %+v, want offset %d", a, offset)
+		}
+		offset += a.Count
+	}
+}
+
+func TestResendIsAnsweredWithFirstOffset(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	st := p.streamOf("a")
+	corr, opened := p.open(st, idempotent)
+	first, second := batch(t, 0, values("a", 3, "x%d")...), batch(t, 3, values("a", 2, "y%d")...)
+	p.send(wire.AppendPublish(wire.AppendPublish(nil, corr, first), corr, second))
+	p.acks(corr, 0, 5)
+
+	// As after a reconnect: the same id, the same bytes.
+	q := connect(t, n)
+	again, o := q.open(st, wire.Open{Idempotent: true, Producer: opened.Producer, Epoch: opened.Epoch})
+	if o.NextSequence != 5 {
+		t.Errorf("next sequence %d, want 5", o.NextSequence)
+	}
+	third := batch(t, 5, values("a", 1, "z%d")...)
+	q.send(wire.AppendPublish(wire.AppendPublish(wire.AppendPublish(nil, again, first), again, second), again, third))
+	offset := uint64(0)
+	for _, a := range q.acks(again, 0, 6) {
+		if a.Offset != offset {
+			t.Errorf("ack %+v, want offset %d", a, offset)
+		}
+		offset += a.Count
+	}
+	sub := q.subscribe(wire.Subscribe{Filter: "a"})
+	if got := q.receive(sub, 6); got[5].value != "z0" || got[5].offset != 5 {
+		t.Errorf("records %+v", got)
+	}
+}
+
+func TestOneBatchRefused(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	st := p.streamOf("a.b")
+	filtered := func() []byte {
+		b, err := wire.ParseBatch(batch(t, 0, message{"a", "", "1"}, message{"a.b", "", "2"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, _ := b.Raw(nil)
+		out, err := wire.AppendFiltered(nil, &b, raw, func(r *wire.Record) bool { return string(r.Subject) == "a" })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	for name, tc := range map[string]struct {
+		batch []byte
+		code  wire.Code
+	}{
+		"checksum":       {func() []byte { b := batch(t, 0, message{"a.b", "", "v"}); b[len(b)-1] ^= 1; return b }(), wire.CodeBadChecksum},
+		"other stream":   {batch(t, 0, message{"b", "", "v"}), wire.CodeSubjectMismatch},
+		"mixed, outside": {batch(t, 0, message{"a.b", "", "v"}, message{"c", "", "v"}), wire.CodeSubjectMismatch},
+		"filtered":       {filtered(), wire.CodeBadBatch},
+		"gap":            {batch(t, 17, message{"a.b", "", "v"}), wire.CodeSequenceGap},
+	} {
+		t.Run(name, func(t *testing.T) {
+			corr, _ := p.open(st, idempotent)
+			p.send(wire.AppendPublish(nil, corr, tc.batch))
+			e := p.recvError(tc.code)
+			if e.Bits&wire.ErrorOneBatch == 0 || e.Bits&(wire.ErrorEndsConnection|wire.ErrorEndsCorr) != 0 {
+				t.Errorf("bits %d", e.Bits)
+			}
+			p.send(wire.AppendPublish(nil, corr, batch(t, 0, message{"a.b", "", "after " + name})))
+			p.acks(corr, 0, 1)
+		})
+	}
+}
+
+func TestOpenRefused(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	st := p.streamOf("a")
+	for name, tc := range map[string]struct {
+		open wire.Open
+		code wire.Code
+	}{
+		"no stream":    {wire.Open{Stream: 99, MapVersion: 1}, wire.CodeUnknownStream},
+		"no partition": {wire.Open{Stream: st.ID, Partition: 5, MapVersion: st.MapVersion}, wire.CodeUnknownPart},
+		"stale map":    {wire.Open{Stream: st.ID, MapVersion: st.MapVersion + 7}, wire.CodeStaleMap},
+		"not minted":   {wire.Open{Stream: st.ID, MapVersion: st.MapVersion, Idempotent: true, Producer: 1 << 40}, wire.CodeProducerExpired},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p.send(tc.open.AppendTo(nil, p.next()))
+			if e := p.recvError(tc.code); e.Bits&wire.ErrorEndsCorr == 0 {
+				t.Errorf("bits %d", e.Bits)
+			}
+		})
+	}
+}
+
+func TestBytesInFlightAreBounded(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.InFlightBytes = wire.MaxBatch })
+	p := connect(t, n)
+	st := p.streamOf("a")
+	corr, _ := p.open(st, wire.Open{})
+	big := make([]byte, 700<<10)
+	var out []byte
+	for i := range uint64(3) {
+		out = wire.AppendPublish(out, corr, batch(t, i, message{"a", "", string(big)}))
+	}
+	p.send(out)
+	acked, refused := uint64(0), 0
+	for acked+uint64(refused) < 3 {
+		f, err := p.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch f.Op {
+		case wire.OpAck:
+			var a wire.Ack
+			_ = a.Decode(f.Body)
+			acked += a.Count
+		case wire.OpError:
+			var e wire.Error
+			_ = e.Decode(f.Body)
+			if e.Code != wire.CodeInFlight || !e.Retriable() {
+				t.Fatalf("%v", &e)
+			}
+			refused++
+		}
+	}
+	if acked == 0 {
+		t.Error("nothing was acknowledged")
+	}
+}
+
+func TestClose(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	corr, _ := p.open(p.streamOf("a"), idempotent)
+	p.send(wire.AppendEmpty(wire.AppendPublish(nil, corr, batch(t, 0, values("a", 4, "%d")...)), wire.OpClose, corr))
+	p.acks(corr, 0, 4)
+	if f := p.recv(wire.OpOK); f.Corr != corr {
+		t.Errorf("OK on %d", f.Corr)
+	}
+	p.send(wire.AppendPublish(nil, corr, batch(t, 4, message{"a", "", "late"})))
+	p.recvError(wire.CodeState)
+}
+
+func TestRestartKeepsEverything(t *testing.T) {
+	dir := t.TempDir()
+	n := startNode(t, dir)
+	p := connect(t, n)
+	st := p.streamOf("a")
+	corr, opened := p.open(st, idempotent)
+	p.send(wire.AppendPublish(nil, corr, batch(t, 0, values("a", 10, "v%d")...)))
+	p.acks(corr, 0, 10)
+	cluster := n.identity.Cluster
+	stopNode(t, n)
+
+	n = startNode(t, dir)
+	if n.identity.Cluster != cluster {
+		t.Error("another cluster id after a restart")
+	}
+	p = connect(t, n)
+	corr, o := p.open(st, wire.Open{Idempotent: true, Producer: opened.Producer, Epoch: opened.Epoch})
+	if o.NextSequence != 10 {
+		t.Errorf("next sequence %d, want 10", o.NextSequence)
+	}
+	_, fresh := p.open(st, idempotent)
+	if fresh.Producer == opened.Producer {
+		t.Error("a producer id was minted twice")
+	}
+	p.send(wire.AppendPublish(nil, corr, batch(t, 10, message{"a", "", "v10"})))
+	if a := p.acks(corr, 10, 11); a[0].Offset != 10 {
+		t.Errorf("ack %+v", a)
+	}
+	if got := p.receive(p.subscribe(wire.Subscribe{Filter: "a"}), 11); got[10].value != "v10" {
+		t.Errorf("records %+v", got)
+	}
+}

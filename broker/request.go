@@ -1,0 +1,328 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tidewire/tidewire/auth"
+	"github.com/tidewire/tidewire/cluster"
+	"github.com/tidewire/tidewire/proto/wire"
+)
+
+// requestTimeout bounds what a request may wait for: the catalog's commit and the start of a
+// stream's partitions.
+const requestTimeout = 30 * time.Second
+
+// request is a Corr whose answer is on its way.
+type request struct {
+	session *session
+	corr    uint32
+	cancel  context.CancelFunc // may be nil
+}
+
+// end implements conversation.
+func (r *request) end() {
+	r.session.requests--
+	if r.cancel != nil {
+		r.cancel()
+	}
+}
+
+// request serves the ops that begin a conversation. An error it returns ends the connection.
+func (s *session) request(f wire.Frame) error {
+	if s.state == stateDraining {
+		s.refuse(f.Corr, errDraining)
+		return nil
+	}
+	var err error
+	switch f.Op {
+	case wire.OpMetadata:
+		var m wire.Metadata
+		if err = m.Decode(f.Body); err == nil {
+			err = s.metadata(f.Corr, &m)
+		}
+	case wire.OpCreate:
+		var c wire.CreateStream
+		if err = c.Decode(f.Body); err == nil {
+			err = s.createStream(f.Corr, &c)
+		}
+	case wire.OpDelete:
+		var d wire.DeleteStream
+		if err = d.Decode(f.Body); err == nil {
+			err = s.deleteStream(f.Corr, &d)
+		}
+	case wire.OpOpen:
+		var o wire.Open
+		if err = o.Decode(f.Body); err == nil {
+			err = s.open(f.Corr, &o)
+		}
+	case wire.OpFetch:
+		var q wire.Fetch
+		if err = q.Decode(f.Body); err == nil {
+			err = s.fetch(f.Corr, &q)
+		}
+	case wire.OpSub:
+		var q wire.Subscribe
+		if err = q.Decode(f.Body); err == nil {
+			err = s.subscribe(f.Corr, &q)
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	we := s.node.wireError(err)
+	if we.Code == wire.CodeMalformed || we.Code == wire.CodeState {
+		return we // the client's idea of the connection is not ours
+	}
+	s.refuseRequest(f.Corr, we)
+	return nil
+}
+
+// refuseRequest answers a request with an error, which ends its conversation.
+func (s *session) refuseRequest(corr uint32, err error) {
+	we := *s.node.wireError(err)
+	we.Bits |= wire.ErrorEndsCorr
+	s.out = we.AppendTo(s.output(), corr)
+}
+
+// begin registers a request, unless too many wait.
+func (s *session) begin(corr uint32) (*request, error) {
+	if s.requests >= s.node.cfg.MaxRequests {
+		return nil, &wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: 10 * time.Millisecond, Value: uint64(s.node.cfg.MaxRequests),
+			Message: fmt.Sprintf("%d requests of this connection are waiting, limit %d: wait for answers", s.requests, s.node.cfg.MaxRequests)}
+	}
+	r := &request{session: s, corr: corr}
+	if err := s.converse(corr, r); err != nil {
+		return nil, err
+	}
+	s.requests++
+	return r, nil
+}
+
+// later runs work, which may block, away from the loop and answer on it, with what work gave. If
+// the client has gone meanwhile nobody answers.
+func (s *session) later(corr uint32, work func(context.Context) error, answer func()) error {
+	r, err := s.begin(corr)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(s.node.ctx, requestTimeout)
+	r.cancel = cancel
+	s.node.requests.Go(func() {
+		err := work(ctx)
+		s.loop.post(func() {
+			if s.state == stateClosed || s.conversations[corr] != conversation(r) {
+				return
+			}
+			s.finish(corr)
+			if err != nil {
+				s.refuseRequest(corr, err)
+				return
+			}
+			answer()
+		})
+	})
+	return nil
+}
+
+func (s *session) authorize(action auth.Action, resource string) error {
+	return s.node.cfg.Authorizer.Authorize(&s.identity, action, []byte(resource))
+}
+
+// metadata serves METADATA.
+func (s *session) metadata(corr uint32, m *wire.Metadata) error {
+	n := s.node
+	state := n.catalog.State()
+	if _, taken := s.conversations[corr]; taken || corr == 0 {
+		return s.converse(corr, nil)
+	}
+	switch m.Select {
+	case wire.SelectAll:
+		if err := s.authorize(auth.Describe, ""); err != nil {
+			return err
+		}
+		s.topology(corr, state, state.Living())
+		return nil
+	case wire.SelectFilter:
+		if err := wire.ValidFilter(m.Name); err != nil {
+			return err
+		}
+		if err := s.authorize(auth.Read, m.Name); err != nil {
+			return err
+		}
+		var found []*cluster.Stream
+		for _, st := range state.Living() {
+			if overlaps(st, m.Name) {
+				found = append(found, st)
+			}
+		}
+		s.topology(corr, state, found)
+		return nil
+	case wire.SelectStream:
+		if err := s.authorize(auth.Describe, m.Name); err != nil {
+			return err
+		}
+		st := state.Stream(m.Name)
+		if st == nil {
+			return cluster.UnknownStream(m.Name, "does not exist: create it, or see the list of streams")
+		}
+		s.topology(corr, state, []*cluster.Stream{st})
+		return nil
+	}
+	if err := wire.ValidSubject(m.Name); err != nil {
+		return err
+	}
+	if err := s.authorize(auth.Publish, m.Name); err != nil {
+		return err
+	}
+	st := state.StreamOf(m.Name)
+	if st != nil && n.serves(st) {
+		s.topology(corr, state, []*cluster.Stream{st})
+		return nil
+	}
+	name, _, _ := strings.Cut(m.Name, ".")
+	if st == nil {
+		if !m.Create || !n.cfg.Dev {
+			return cluster.UnknownStream(m.Name, "no stream captures this subject: create one, or run the node in dev mode")
+		}
+		if err := s.authorize(auth.CreateStream, name); err != nil {
+			return err
+		}
+	}
+	return s.later(corr, func(ctx context.Context) (err error) {
+		st, err = n.streamFor(ctx, m.Name, name)
+		return err
+	}, func() { s.topology(corr, n.catalog.State(), []*cluster.Stream{st}) })
+}
+
+// createStream serves STREAM_CREATE.
+func (s *session) createStream(corr uint32, c *wire.CreateStream) error {
+	if err := s.authorize(auth.CreateStream, c.Name); err != nil {
+		return err
+	}
+	var st *cluster.Stream
+	return s.later(corr, func(ctx context.Context) (err error) {
+		st, err = s.node.createStream(ctx, cluster.StreamSpec{Name: c.Name, Subjects: c.Subjects,
+			Partitions: c.Partitions, Replicas: c.Replicas, Retention: c.Retention})
+		return err
+	}, func() { s.topology(corr, s.node.catalog.State(), []*cluster.Stream{st}) })
+}
+
+// deleteStream serves STREAM_DELETE.
+func (s *session) deleteStream(corr uint32, d *wire.DeleteStream) error {
+	if err := s.authorize(auth.DeleteStream, d.Name); err != nil {
+		return err
+	}
+	return s.later(corr, func(ctx context.Context) error {
+		st, err := s.node.catalog.DeleteStream(ctx, d.Name)
+		if err == nil && d.Purge {
+			err = s.node.catalog.PurgeStream(ctx, st.ID)
+		}
+		return err
+	}, func() { s.out = wire.AppendEmpty(s.output(), wire.OpOK, corr) })
+}
+
+// topologyFrame is about how large one frame of a TOPOLOGY gets.
+const topologyFrame = 256 << 10
+
+// topology answers with what the node knows of streams, in as many frames as it takes.
+func (s *session) topology(corr uint32, state *cluster.State, streams []*cluster.Stream) {
+	t := wire.Topology{MapVersion: state.MapVersion, Nodes: []wire.NodeInfo{s.node.info()}}
+	size := 0
+	for _, st := range streams {
+		if size > topologyFrame {
+			s.out = t.AppendTo(s.output(), corr, wire.FlagMore)
+			t.Streams, size = nil, 0
+		}
+		info := s.node.describe(st)
+		for _, subject := range info.Subjects {
+			size += len(subject) + 1
+		}
+		size += len(info.Name) + 48 + 40*len(info.Partitions)
+		t.Streams = append(t.Streams, info)
+	}
+	s.out = t.AppendTo(s.output(), corr, 0)
+}
+
+// open serves OPEN.
+func (s *session) open(corr uint32, o *wire.Open) error {
+	part, err := s.node.find(o.Stream, o.Partition)
+	if err != nil {
+		return err
+	}
+	if v := part.stream().MapVersion; o.MapVersion != v {
+		return &wire.Error{Code: wire.CodeStaleMap, Bits: wire.ErrorRetriable, Value: v,
+			Message: fmt.Sprintf("map version %d of stream %q, now %d: ask METADATA again", o.MapVersion, part.stream().Name, v)}
+	}
+	if o.Producer >= s.node.catalog.State().NextProducer {
+		return &wire.Error{Code: wire.CodeProducerExpired,
+			Message: fmt.Sprintf("producer %d was never given by this cluster: open with producer 0 to get an id", o.Producer)}
+	}
+	p := &producer{session: s, corr: corr, part: part, id: o.Producer, epoch: o.Epoch, idempotent: o.Idempotent}
+	if !o.Idempotent || o.Producer != 0 {
+		if err := s.converse(corr, p); err != nil {
+			return err
+		}
+		s.opened(p)
+		return nil
+	}
+	return s.later(corr, func(ctx context.Context) (err error) {
+		p.id, err = s.node.catalog.MintProducer(ctx)
+		return err
+	}, func() {
+		if err := s.converse(corr, p); err != nil {
+			s.refuseRequest(corr, err)
+			return
+		}
+		s.opened(p)
+	})
+}
+
+// opened answers OPEN.
+func (s *session) opened(p *producer) {
+	p.opened = true
+	a := wire.Opened{Producer: p.id, Epoch: p.epoch, LeaderEpoch: uint64(p.part.raft.Group().Term())}
+	if p.id != 0 {
+		_, a.NextSequence, _ = p.part.raft.NextSequence(p.id)
+	}
+	s.out = a.AppendTo(s.output(), p.corr)
+}
+
+// overlaps reports whether the stream captures a subject that filter matches.
+func overlaps(st *cluster.Stream, filter string) bool {
+	for _, f := range st.Subjects {
+		if wire.Overlap(f, filter) {
+			return true
+		}
+	}
+	return false
+}
+
+// covers reports whether filter matches every subject the stream captures.
+func covers(st *cluster.Stream, filter string) bool {
+	for _, f := range st.Subjects {
+		if !coversFilter(filter, f) {
+			return false
+		}
+	}
+	return true
+}
+
+// coversFilter reports whether outer matches every subject that inner matches.
+func coversFilter(outer, inner string) bool {
+	for {
+		o, outerRest, outerMore := strings.Cut(outer, ".")
+		i, innerRest, innerMore := strings.Cut(inner, ".")
+		switch {
+		case o == ">":
+			return true
+		case i == ">", o != "*" && o != i, outerMore != innerMore:
+			return false
+		case !outerMore:
+			return true
+		}
+		outer, inner = outerRest, innerRest
+	}
+}

@@ -1,0 +1,425 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"go.uber.org/zap"
+
+	"github.com/tidewire/tidewire/auth"
+	"github.com/tidewire/tidewire/proto/wire"
+)
+
+// state is where a connection stands; docs/protocol.md has the table.
+type state uint8
+
+const (
+	stateSniff    state = iota // its first bytes decide what it is
+	stateHello                 // the magic was there; HELLO must come
+	stateReady                 // WELCOME was sent
+	stateDraining              // GOAWAY was sent: no new requests
+	stateClosed
+)
+
+// conversation is what a Corr stands for: a *producer, a *subscription or a *request.
+type conversation interface {
+	// end lets go of everything, on the loop; the session forgets the Corr itself.
+	end()
+}
+
+// session is one client connection. It lives on its loop; only that loop touches it.
+type session struct {
+	node  *Node
+	loop  *loop
+	conn  gnet.Conn
+	log   *zap.Logger
+	state state
+
+	identity   auth.Identity
+	frameLimit int // of the client: the largest Length it takes
+
+	conversations map[uint32]conversation
+	requests      int       // of conversations, those that are requests
+	last          *producer // of the last PUBLISH, found without the map
+	lastCorr      uint32
+	gathered      []*producer // have an ACK to write
+
+	need         int // bytes that must have arrived before decoding goes on
+	out          []byte
+	touched      bool // stands in loop.touched
+	closing      bool // nothing more is served; close once out is written
+	shut         bool // our direction has ended
+	inFlight     int64
+	credit       int64 // granted by this client and not yet used, over all subscriptions
+	accounted    int64 // bytes of this session in node.outbound
+	since, heard time.Time
+}
+
+func newSession(l *loop, c gnet.Conn) *session {
+	now := time.Now()
+	s := &session{node: l.node, loop: l, conn: c, since: now, heard: now, need: 1, frameLimit: wire.DefaultFrameLimit}
+	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok { // nil after close: kept from the start
+		s.identity.Remote = netip.AddrPortFrom(tcp.AddrPort().Addr().Unmap(), tcp.AddrPort().Port())
+	}
+	s.identity.Method = "none"
+	s.log = l.node.log.With(zap.Stringer("client", s.identity.Remote))
+	l.sessions[s] = struct{}{}
+	l.sweepLater()
+	return s
+}
+
+// traffic takes what has arrived. It must leave nothing whole in the buffer: gnet does not tell
+// twice of the same bytes.
+func (s *session) traffic() {
+	if s.closing {
+		_, _ = s.conn.Discard(-1)
+		return
+	}
+	s.heard = time.Now()
+	if s.conn.InboundBuffered() < s.need {
+		return // spares gnet putting a large frame together at each of its pieces
+	}
+	buf, _ := s.conn.Peek(-1)
+	used := 0
+	for s.state != stateClosed && !s.closing {
+		n, err := s.step(buf[used:])
+		if errors.Is(err, wire.ErrShort) {
+			break
+		}
+		if err != nil {
+			s.fatal(err)
+			break
+		}
+		used += n
+	}
+	if s.state == stateClosed {
+		return // closed under us; gnet has let go of the bytes
+	}
+	if s.closing {
+		used = len(buf)
+	}
+	if used > 0 { // gnet takes 0 for everything
+		_, _ = s.conn.Discard(used)
+	}
+}
+
+// step takes one unit off b: the magic, or a frame.
+func (s *session) step(b []byte) (n int, err error) {
+	if s.state == stateSniff {
+		return s.sniff(b)
+	}
+	limit := wire.MaxHelloFrame
+	if s.state != stateHello {
+		limit = wire.DefaultFrameLimit
+	}
+	f, n, err := wire.Decode(b, limit)
+	if err != nil {
+		s.need = 1
+		if errors.Is(err, wire.ErrShort) {
+			s.need = frameSize(b)
+		}
+		return 0, err
+	}
+	s.need = 1
+	if s.state == stateHello {
+		return n, s.hello(f)
+	}
+	return n, s.frame(f)
+}
+
+// frameSize is how many bytes the frame that begins in b needs, as far as b tells.
+func frameSize(b []byte) int {
+	if len(b) < 4 {
+		return 4 // enough to refuse a length
+	}
+	return 4 + int(uint32(b[0])|uint32(b[1])<<8|uint32(b[2])<<16|uint32(b[3])<<24)
+}
+
+// sniff decides what speaks on this connection.
+func (s *session) sniff(b []byte) (int, error) {
+	n := min(len(b), len(wire.Magic))
+	if n == 0 {
+		return 0, wire.ErrShort
+	}
+	if string(b[:n]) != wire.Magic[:n] {
+		s.foreign(b)
+		return len(b), nil
+	}
+	if n < len(wire.Magic) {
+		return 0, wire.ErrShort
+	}
+	s.state = stateHello
+	return n, nil
+}
+
+// foreign answers somebody who speaks another protocol in words he can read, and closes.
+func (s *session) foreign(b []byte) {
+	s.log.Info("not a Tidewire client", zap.Binary("first", b[:min(len(b), 16)]))
+	if b[0] >= 'A' && b[0] <= 'Z' { // HTTP methods are capitals
+		const body = "This port speaks the Tidewire protocol (docs/protocol.md), not HTTP.\n"
+		s.write(fmt.Appendf(nil, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+	}
+	s.closing = true
+	s.touch()
+}
+
+// hello answers HELLO, the only frame before WELCOME.
+func (s *session) hello(f wire.Frame) error {
+	if f.Op != wire.OpHello {
+		return &wire.Error{Code: wire.CodeState, Message: fmt.Sprintf("%s before HELLO: the first frame is HELLO", f.Op)}
+	}
+	var h wire.Hello
+	if err := h.Decode(f.Body); err != nil {
+		return err
+	}
+	n := s.node
+	switch {
+	case f.Corr != 0:
+		return &wire.Error{Code: wire.CodeState, Message: "HELLO has a Corr: it belongs to the connection, Corr 0"}
+	case h.MinVersion > wire.Version:
+		return &wire.Error{Code: wire.CodeUnsupported, Value: wire.Version,
+			Message: fmt.Sprintf("protocol versions %d to %d, this node speaks %d", h.MinVersion, h.MaxVersion, wire.Version)}
+	case h.Cluster != [16]byte{} && h.Cluster != n.identity.Cluster:
+		return &wire.Error{Code: wire.CodeWrongCluster, Message: fmt.Sprintf("this is cluster %x, not %x", n.identity.Cluster, h.Cluster)}
+	case h.Mechanism != "":
+		return &wire.Error{Code: wire.CodeAuth, Message: fmt.Sprintf("authentication mechanism %q: this node knows none", h.Mechanism)}
+	}
+	if h.Role == wire.RolePeer {
+		if err := n.cfg.Authorizer.Authorize(&s.identity, auth.Peer, nil); err != nil {
+			return err
+		}
+		return &wire.Error{Code: wire.CodeUnsupported, Message: "this node is a cluster of its own and has no peers"}
+	}
+	s.frameLimit = int(h.FrameLimit)
+	s.conversations = make(map[uint32]conversation)
+	w := wire.Welcome{
+		Version: wire.Version, Cluster: n.identity.Cluster, Node: n.identity.Node,
+		FrameLimit: wire.DefaultFrameLimit, BatchLimit: wire.MaxBatch, InFlightBatches: wire.MaxInFlightBatches,
+		InFlightBytes: uint64(n.cfg.InFlightBytes), CreditLimit: uint64(n.cfg.Credit), Idle: n.cfg.IdleTimeout,
+		Server: "tidewire/" + Version,
+	}
+	s.out = w.AppendTo(s.output(), f.Corr)
+	s.state = stateReady
+	s.log.Debug("client connected", zap.String("software", h.Client))
+	if n.draining.Load() {
+		s.goaway()
+	}
+	return nil
+}
+
+// frame serves one frame of a client that was welcomed. An error it returns ends the connection.
+func (s *session) frame(f wire.Frame) error {
+	if f.Version != 0 || !f.Op.Known() {
+		s.refuse(f.Corr, &wire.Error{Code: wire.CodeUnsupported, Bits: wire.ErrorEndsCorr,
+			Message: fmt.Sprintf("%s version %d is not served by protocol version %d", f.Op, f.Version, wire.Version)})
+		return nil
+	}
+	if f.Flags != 0 {
+		return &wire.Error{Code: wire.CodeMalformed, Message: fmt.Sprintf("%s with flags %#x: a client sends none", f.Op, uint8(f.Flags))}
+	}
+	switch f.Op { // what belongs to the connection, or to a conversation that exists
+	case wire.OpPublish:
+		return s.publish(f)
+	case wire.OpCredit:
+		return s.creditFrame(f)
+	case wire.OpPing:
+		var p wire.Ping
+		if err := p.Decode(f.Body); err != nil {
+			return err
+		}
+		s.out = p.AppendTo(s.output(), wire.OpPong, f.Corr)
+		return nil
+	case wire.OpPong:
+		return new(wire.Ping).Decode(f.Body)
+	case wire.OpClose, wire.OpUnsub:
+		return s.endConversation(f)
+	case wire.OpMetadata, wire.OpCreate, wire.OpDelete, wire.OpOpen, wire.OpFetch, wire.OpSub:
+		return s.request(f)
+	case wire.OpConsumed:
+		s.refuse(f.Corr, &wire.Error{Code: wire.CodeUnsupported, Bits: wire.ErrorEndsCorr, Message: "CONSUMED: this node has no named consumers"})
+		return nil
+	}
+	return &wire.Error{Code: wire.CodeState, Message: fmt.Sprintf("%s is not for a client to send here", f.Op)}
+}
+
+// output is the session's output, to append to.
+func (s *session) output() []byte {
+	if s.out == nil {
+		s.out = s.loop.buffer()
+	}
+	s.touch()
+	return s.out
+}
+
+func (s *session) write(b []byte) { s.out = append(s.output(), b...) }
+
+func (s *session) touch() {
+	if !s.touched {
+		s.touched = true
+		s.loop.touched = append(s.loop.touched, s)
+	}
+}
+
+// flush writes the output with one write. gnet keeps what the client does not take.
+func (s *session) flush() {
+	if s.state == stateClosed {
+		return
+	}
+	for i, p := range s.gathered {
+		p.flushAck()
+		s.gathered[i] = nil
+	}
+	s.gathered = s.gathered[:0]
+	s.touched = false // flushAck touches
+	if len(s.out) > 0 {
+		out := s.out
+		s.out = nil
+		_, err := s.conn.Write(out) // may close the session before it returns
+		s.loop.release(out)
+		if err != nil || s.state == stateClosed {
+			return
+		}
+		s.account()
+	}
+	if s.closing && !s.shut {
+		s.lastWords()
+	}
+}
+
+// lastWords ends our direction once everything is sent, and leaves closing to the client, or to
+// the sweep: a close while its bytes are still arriving would reset the connection, and with it
+// the error it has not read yet.
+func (s *session) lastWords() {
+	if s.conn.OutboundBuffered() > 0 {
+		time.AfterFunc(parkRetry, func() { s.loop.post(s.touch) }) // gnet does not tell when all is sent
+		return
+	}
+	s.shut = true
+	s.heard = time.Now()
+	shutdownWrite(s.conn.Fd())
+}
+
+// lingering is how long a client may take to close after our last words.
+const lingering = 2 * time.Second
+
+// account brings the node's count of unsent bytes up to date with this session's.
+func (s *session) account() {
+	if s.state == stateClosed {
+		return
+	}
+	now := int64(s.conn.OutboundBuffered())
+	s.node.outbound.Add(now - s.accounted)
+	s.accounted = now
+}
+
+// refuse answers with an error.
+func (s *session) refuse(corr uint32, err error) {
+	we := s.node.wireError(err)
+	s.out = we.AppendTo(s.output(), corr)
+}
+
+// fatal answers with an error that ends the connection.
+func (s *session) fatal(err error) {
+	we := *s.node.wireError(err)
+	we.Bits |= wire.ErrorEndsConnection
+	s.log.Info("connection refused", zap.Stringer("code", we.Code), zap.String("reason", we.Message))
+	s.out = we.AppendTo(s.output(), 0)
+	s.closing = true
+}
+
+// goaway tells the client that the node stops.
+func (s *session) goaway() {
+	g := wire.Goaway{Code: wire.CodeShutdown, Drain: s.node.cfg.DrainTimeout,
+		Message: "the node is stopping: what is in flight is answered, connect again elsewhere or later"}
+	s.out = g.AppendTo(s.output(), 0)
+	s.state = stateDraining
+}
+
+func (s *session) checkDeadlines(now time.Time) {
+	switch {
+	case s.shut && now.Sub(s.heard) > lingering, s.closing && now.Sub(s.heard) > s.node.cfg.DrainTimeout:
+		_ = s.loop.events.Close(s.conn)
+	case s.closing:
+	case s.state < stateReady:
+		if now.Sub(s.since) > s.node.cfg.HandshakeTimeout {
+			s.fatal(&wire.Error{Code: wire.CodeIdle, Message: fmt.Sprintf("no HELLO within %s", s.node.cfg.HandshakeTimeout)})
+		}
+	case now.Sub(s.heard) > s.node.cfg.IdleTimeout:
+		s.fatal(&wire.Error{Code: wire.CodeIdle, Message: fmt.Sprintf("nothing heard for %s: send PING when there is nothing else", s.node.cfg.IdleTimeout)})
+	}
+}
+
+// closed lets go of everything; gnet has closed the connection.
+func (s *session) closed(err error) {
+	s.state = stateClosed
+	s.out = nil
+	delete(s.loop.sessions, s)
+	s.node.outbound.Add(-s.accounted)
+	for corr, c := range s.conversations {
+		delete(s.conversations, corr)
+		c.end()
+	}
+	if err != nil {
+		s.log.Debug("client gone", zap.Error(err))
+	}
+}
+
+// converse registers a conversation under corr, unless that is taken or too many are open.
+func (s *session) converse(corr uint32, c conversation) error {
+	if corr == 0 {
+		return &wire.Error{Code: wire.CodeState, Message: "a request needs a Corr of its own, 1 or above"}
+	}
+	if _, taken := s.conversations[corr]; taken {
+		return &wire.Error{Code: wire.CodeState, Message: fmt.Sprintf("Corr %d is in use: its conversation has not ended", corr)}
+	}
+	if len(s.conversations) >= s.node.cfg.MaxConversations {
+		return &wire.Error{Code: wire.CodeLimit, Bits: wire.ErrorEndsCorr, Value: uint64(s.node.cfg.MaxConversations),
+			Message: fmt.Sprintf("%d conversations on this connection, limit %d: end some", len(s.conversations), s.node.cfg.MaxConversations)}
+	}
+	s.conversations[corr] = c
+	return nil
+}
+
+// finish forgets the conversation.
+func (s *session) finish(corr uint32) {
+	if c, ok := s.conversations[corr]; ok {
+		delete(s.conversations, corr)
+		c.end()
+	}
+}
+
+// endConversation serves CLOSE and UNSUBSCRIBE.
+func (s *session) endConversation(f wire.Frame) error {
+	if err := wire.DecodeEmpty(f); err != nil {
+		return err
+	}
+	switch c := s.conversations[f.Corr].(type) {
+	case *producer:
+		if f.Op == wire.OpClose {
+			c.close()
+			return nil
+		}
+	case *subscription:
+		if f.Op == wire.OpUnsub {
+			s.finish(f.Corr)
+			s.out = wire.AppendEmpty(s.output(), wire.OpOK, f.Corr)
+			return nil
+		}
+	}
+	s.refuse(f.Corr, &wire.Error{Code: wire.CodeState, Bits: wire.ErrorEndsCorr,
+		Message: fmt.Sprintf("%s on Corr %d, where there is nothing of that kind", f.Op, f.Corr)})
+	return nil
+}
+
+// contain keeps a panic in serving one connection from ending the process, and its neighbours.
+func (s *session) contain() {
+	if r := recover(); r != nil {
+		s.log.Error("panic serving a connection, which is closed", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
+		s.fatal(&wire.Error{Code: wire.CodeInternal, Message: "the node failed on this connection; its log says more"})
+	}
+}

@@ -1,0 +1,141 @@
+package broker
+
+import (
+	"flag"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/tidewire/tidewire/proto/wire"
+)
+
+var logLevel = zapcore.WarnLevel
+
+func TestMain(m *testing.M) {
+	verbose := flag.Bool("node.debug", false, "log all a node says")
+	flag.Parse()
+	if *verbose {
+		logLevel = zapcore.DebugLevel
+	}
+	goleak.VerifyTestMain(m, // gnet's worker pool lives as long as the process
+		goleak.IgnoreAnyFunction("github.com/panjf2000/ants/v2.(*poolCommon).purgeStaleWorkers"),
+		goleak.IgnoreAnyFunction("github.com/panjf2000/ants/v2.(*poolCommon).ticktock"))
+}
+
+func TestHandshakeRefused(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	for name, tc := range map[string]struct {
+		send []byte
+		code wire.Code
+	}{
+		"version":      {(&wire.Hello{MinVersion: 9, MaxVersion: 9, Role: wire.RoleClient, FrameLimit: wire.DefaultFrameLimit}).AppendTo([]byte(wire.Magic), 0), wire.CodeUnsupported},
+		"not hello":    {wire.Ping{}.AppendTo([]byte(wire.Magic), wire.OpPing, 0), wire.CodeState},
+		"corr":         {hello().AppendTo([]byte(wire.Magic), 7), wire.CodeState},
+		"peer":         {func() []byte { h := hello(); h.Role = wire.RolePeer; return h.AppendTo([]byte(wire.Magic), 0) }(), wire.CodeDenied},
+		"cluster":      {func() []byte { h := hello(); h.Cluster[0] = 1; return h.AppendTo([]byte(wire.Magic), 0) }(), wire.CodeWrongCluster},
+		"mechanism":    {func() []byte { h := hello(); h.Mechanism = "plain"; return h.AppendTo([]byte(wire.Magic), 0) }(), wire.CodeAuth},
+		"small frames": {func() []byte { h := hello(); h.FrameLimit = 100; return h.AppendTo([]byte(wire.Magic), 0) }(), wire.CodeMalformed},
+		"large frame":  {append([]byte(wire.Magic), 0xff, 0xff, 0xff, 0x7f), wire.CodeTooLarge},
+		"zeros":        {append([]byte(wire.Magic), make([]byte, 64)...), wire.CodeMalformed},
+		"trailing bytes": {func() []byte {
+			return wire.Frame{Op: wire.OpHello, Body: append(hello().AppendTo(nil, 0)[wire.HeaderBytes:], 0)}.AppendTo([]byte(wire.Magic))
+		}(), wire.CodeMalformed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := dial(t, n)
+			p.send(tc.send)
+			if e := p.recvError(tc.code); e.Bits&wire.ErrorEndsConnection == 0 {
+				t.Errorf("bits %d do not end the connection", e.Bits)
+			}
+			p.recvEnd()
+		})
+	}
+}
+
+func TestMagicByteByByte(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := dial(t, n)
+	b := hello().AppendTo([]byte(wire.Magic), 0)
+	for i := range b {
+		p.send(b[i : i+1])
+	}
+	p.recv(wire.OpWelcome)
+}
+
+func TestOtherProtocols(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	resp, err := http.Get("http://" + n.Addr().String() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	if resp.StatusCode != 400 || !strings.Contains(string(body), "Tidewire protocol") {
+		t.Errorf("HTTP was answered %d %q", resp.StatusCode, body)
+	}
+	p := dial(t, n)
+	p.send([]byte{0x16, 3, 1, 0, 200, 1, 0})
+	p.recvEnd()
+}
+
+func TestRefusedFramesLeaveTheConnection(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	p.send(wire.Frame{Op: 200, Corr: 5}.AppendTo(nil))
+	p.recvError(wire.CodeUnsupported)
+	p.send(wire.Frame{Op: wire.OpPing, Version: 3, Corr: 5, Body: make([]byte, 8)}.AppendTo(nil))
+	p.recvError(wire.CodeUnsupported)
+	p.send((&wire.Consumed{Outcome: wire.OutcomeDone}).AppendTo(nil, 5))
+	p.recvError(wire.CodeUnsupported)
+	p.send(wire.AppendPublish(nil, 99, batch(t, 0, message{"a", "", "v"})))
+	p.recvError(wire.CodeState)
+	p.send(wire.AppendEmpty(nil, wire.OpClose, 99))
+	p.recvError(wire.CodeState)
+	p.send(wire.Ping{Data: 42}.AppendTo(nil, wire.OpPing, 3))
+	var pong wire.Ping
+	if f := p.recv(wire.OpPong); f.Corr != 3 || pong.Decode(f.Body) != nil || pong.Data != 42 {
+		t.Errorf("pong %+v", f)
+	}
+}
+
+func TestFatalFrames(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	for name, tc := range map[string]struct {
+		send []byte
+		code wire.Code
+	}{
+		"second hello":   {hello().AppendTo(nil, 0), wire.CodeState},
+		"server's frame": {wire.AppendEmpty(nil, wire.OpOK, 1), wire.CodeState},
+		"raft":           {(&wire.Raft{Group: 1}).AppendTo(nil, 1), wire.CodeState},
+		"flags":          {wire.Frame{Op: wire.OpPing, Flags: wire.FlagMore, Body: make([]byte, 8)}.AppendTo(nil), wire.CodeMalformed},
+		"corr 0":         {(&wire.Metadata{}).AppendTo(nil, 0), wire.CodeState},
+		"body":           {wire.Frame{Op: wire.OpFetch, Corr: 1, Body: []byte{1}}.AppendTo(nil), wire.CodeMalformed},
+		"oversized":      {[]byte{0xff, 0xff, 0xff, 0xff}, wire.CodeTooLarge},
+		"op 0":           {wire.Frame{Op: 0}.AppendTo(nil), wire.CodeMalformed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := connect(t, n)
+			p.send(tc.send)
+			p.recvError(tc.code)
+			p.recvEnd()
+		})
+	}
+}
+
+func TestConnectionLimit(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.MaxConnections = 2 })
+	first, second := connect(t, n), connect(t, n)
+	third := dial(t, n)
+	if e := third.recvError(wire.CodeOverloaded); !e.Retriable() || e.Value != 2 {
+		t.Errorf("%+v", e)
+	}
+	third.recvEnd()
+	for _, p := range []*peer{first, second} {
+		p.send(wire.Ping{}.AppendTo(nil, wire.OpPing, 1))
+		p.recv(wire.OpPong)
+	}
+}

@@ -1,0 +1,217 @@
+package broker
+
+import (
+	"fmt"
+
+	"github.com/tidewire/tidewire/auth"
+	"github.com/tidewire/tidewire/cluster"
+	"github.com/tidewire/tidewire/proto/wire"
+)
+
+// subscription is a Corr that SUBSCRIBE made: a cursor in each partition of each stream its
+// filter meets. It lives on its session's loop.
+type subscription struct {
+	session *session
+	corr    uint32
+	pattern string
+	credit  int64 // bytes that may still be pushed; the last frame may overdraw it
+	cursors map[partKey]*cursor
+	turn    []*cursor // those that wait for credit, in the order they will be fed
+}
+
+// subscribe serves SUBSCRIBE.
+func (s *session) subscribe(corr uint32, q *wire.Subscribe) error {
+	if err := wire.ValidFilter(q.Filter); err != nil {
+		return err
+	}
+	if q.Consumer != "" {
+		return &wire.Error{Code: wire.CodeUnsupported, Message: fmt.Sprintf("consumer %q: this node has no named consumers", q.Consumer)}
+	}
+	if err := s.authorize(auth.Read, q.Filter); err != nil {
+		return err
+	}
+	if err := s.grant(q.Credit); err != nil {
+		return err
+	}
+	sub := &subscription{session: s, corr: corr, pattern: q.Filter, credit: int64(q.Credit), cursors: make(map[partKey]*cursor)}
+	if err := s.converse(corr, sub); err != nil {
+		s.credit -= sub.credit
+		return err
+	}
+	var matching []partKey
+	all := s.node.partitions.all()
+	for key, p := range all {
+		if overlaps(p.stream(), q.Filter) {
+			matching = append(matching, key)
+		}
+	}
+	resume := make(map[partKey]uint64, len(q.Positions))
+	for _, p := range q.Positions {
+		resume[partKey{p.Stream, p.Partition}] = p.Offset
+	}
+	if q.Start.From == wire.FromOffset && len(matching) > 1 && len(resume) < len(matching) {
+		s.finish(corr)
+		return &wire.Error{Code: wire.CodeUnsupported,
+			Message: fmt.Sprintf("filter %q meets %d partitions, and an offset belongs to one: give a position for each", q.Filter, len(matching))}
+	}
+	s.out = wire.AppendEmpty(s.output(), wire.OpOK, corr)
+	for _, key := range matching {
+		start := q.Start
+		if offset, ok := resume[key]; ok {
+			start = wire.Start{From: wire.FromOffset, Value: offset}
+		}
+		sub.attach(key, all[key], start)
+	}
+	return nil
+}
+
+// attach begins reading a partition.
+func (sub *subscription) attach(key partKey, p *partition, start wire.Start) {
+	if _, ok := sub.cursors[key]; ok {
+		return
+	}
+	c := &cursor{session: sub.session, part: p, sink: sub, corr: sub.corr, start: start}
+	if !covers(p.stream(), sub.pattern) {
+		c.filter = &filter{pattern: sub.pattern}
+	}
+	sub.cursors[key] = c
+	c.feed()
+}
+
+// end implements conversation.
+func (sub *subscription) end() {
+	if sub.credit > 0 {
+		sub.session.credit -= sub.credit
+	}
+	sub.turn = nil
+	for _, c := range sub.cursors {
+		c.end()
+	}
+	clear(sub.cursors)
+}
+
+// room implements sink.
+func (sub *subscription) room() int { return int(max(sub.credit, 0)) }
+
+// ready implements sink.
+func (sub *subscription) ready(_ *cursor, size int) bool {
+	used := min(int64(size), max(sub.credit, 0))
+	sub.session.credit -= used
+	sub.credit -= int64(size)
+	return true
+}
+
+// caughtUp implements sink.
+func (sub *subscription) caughtUp(*cursor) bool { return true }
+
+// failed implements sink: the subscription is told and goes on behind what it cannot have,
+// unless it asked for what never was.
+func (sub *subscription) failed(c *cursor, err error, passed bool) bool {
+	s := sub.session
+	we := *s.node.readError(c, err)
+	if !passed {
+		s.finish(sub.corr)
+		s.refuseRequest(sub.corr, &we)
+		return false
+	}
+	s.out = we.AppendTo(s.output(), sub.corr)
+	return true
+}
+
+// grant counts credit a client gives.
+func (s *session) grant(bytes uint64) error {
+	if limit := s.node.cfg.Credit; bytes > uint64(limit) || s.credit+int64(bytes) > limit {
+		return &wire.Error{Code: wire.CodeCredit, Value: uint64(limit),
+			Message: fmt.Sprintf("%d bytes of credit on top of %d, limit %d on a connection", bytes, s.credit, limit)}
+	}
+	s.credit += int64(bytes)
+	return nil
+}
+
+// creditFrame serves CREDIT. An error ends the connection.
+func (s *session) creditFrame(f wire.Frame) error {
+	var cr wire.Credit
+	if err := cr.Decode(f.Body); err != nil {
+		return err
+	}
+	sub, ok := s.conversations[f.Corr].(*subscription)
+	if !ok {
+		return nil // it ended while the credit was on its way
+	}
+	// What was overdrawn is paid back first; it counts no more as outstanding.
+	owed := uint64(max(-sub.credit, 0))
+	if cr.Bytes > owed {
+		if err := s.grant(cr.Bytes - owed); err != nil {
+			s.finish(f.Corr)
+			s.refuseRequest(f.Corr, err)
+			return nil
+		}
+	}
+	sub.credit += int64(min(cr.Bytes, 1<<62))
+	if sub.credit > 0 {
+		sub.feed()
+	}
+	return nil
+}
+
+// feed wakes the cursors that wait for credit, in turn, so that no partition starves another.
+func (sub *subscription) feed() {
+	if len(sub.turn) == 0 {
+		for _, c := range sub.cursors {
+			if c.state == cursorStarved {
+				sub.turn = append(sub.turn, c)
+			}
+		}
+	}
+	for sub.credit > 0 && len(sub.turn) > 0 {
+		c := sub.turn[0]
+		sub.turn = sub.turn[1:]
+		if c.state == cursorStarved {
+			c.state = cursorIdle
+			c.feed()
+		}
+	}
+}
+
+// follow has subscriptions of this loop read partitions that have started.
+func (l *loop) follow(started []*partition) {
+	for s := range l.sessions {
+		for _, conv := range s.conversations {
+			sub, ok := conv.(*subscription)
+			if !ok {
+				continue
+			}
+			for _, p := range started {
+				if st := p.stream(); overlaps(st, sub.pattern) {
+					sub.attach(partKey{st.ID, p.number}, p, wire.Start{From: wire.FromFirst})
+				}
+			}
+		}
+	}
+}
+
+// forget ends what reads from partitions that are going.
+func (l *loop) forget(stopped []*partition) {
+	gone := make(map[*partition]bool, len(stopped))
+	for _, p := range stopped {
+		gone[p] = true
+	}
+	for s := range l.sessions {
+		for corr, conv := range s.conversations {
+			switch conv := conv.(type) {
+			case *subscription:
+				for key, c := range conv.cursors {
+					if gone[c.part] {
+						delete(conv.cursors, key)
+						c.end()
+					}
+				}
+			case *fetch:
+				if gone[conv.cursor.part] {
+					s.finish(corr)
+					s.refuseRequest(corr, cluster.UnknownStream(conv.cursor.part.stream().Name, "was deleted"))
+				}
+			}
+		}
+	}
+}
