@@ -61,7 +61,7 @@ type dataDir struct {
 }
 
 // openDataDir takes the directory, making it if it is not there, and reads or mints the identity.
-func openDataDir(dir string) (d *dataDir, id identity, err error) {
+func openDataDir(dir string) (_ *dataDir, id identity, err error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, id, err
@@ -70,7 +70,7 @@ func openDataDir(dir string) (d *dataDir, id identity, err error) {
 	if err != nil {
 		return nil, id, fmt.Errorf("data directory: %w", err)
 	}
-	d = &dataDir{dir: abs, fs: fsys}
+	d := &dataDir{dir: abs, fs: fsys}
 	defer func() {
 		if err != nil {
 			d.close()

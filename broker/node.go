@@ -153,6 +153,17 @@ func (n *Node) open(ctx context.Context) (err error) {
 
 // listen starts gnet and waits for it to be bound.
 func (n *Node) listen() error {
+	// gnet hides why an address cannot be had ("bad file descriptor"), so it is tried first.
+	probe, err := net.Listen("tcp", n.cfg.Address)
+	if err != nil {
+		if errors.Is(err, unix.EADDRINUSE) {
+			return fmt.Errorf("address %s is in use: stop what listens there, or give another: %w", n.cfg.Address, err)
+		}
+		return fmt.Errorf("address %s: %w", n.cfg.Address, err)
+	}
+	if err := probe.Close(); err != nil {
+		return err
+	}
 	srv := &server{node: n, booted: make(chan gnet.Engine, 1)}
 	failed := make(chan error, 1)
 	go func() {
@@ -166,9 +177,6 @@ func (n *Node) listen() error {
 	select {
 	case n.engine = <-srv.booted:
 	case err := <-failed:
-		if errors.Is(err, unix.EADDRINUSE) {
-			return fmt.Errorf("address %s is in use: stop what listens there, or give another with --listen: %w", n.cfg.Address, err)
-		}
 		return fmt.Errorf("listen on %s: %w", n.cfg.Address, err)
 	}
 	fd, err := n.engine.Dup()

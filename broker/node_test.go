@@ -1,0 +1,168 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tidewire/tidewire/proto/wire"
+)
+
+// refused starts a node that must not start, and gives the error.
+func refused(t *testing.T, cfg Config) error {
+	t.Helper()
+	n, err := Start(context.Background(), cfg)
+	if err == nil {
+		stopNode(t, n)
+		t.Fatal("it started")
+	}
+	return err
+}
+
+func TestStartRefused(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	if err := refused(t, Config{Address: taken.Addr().String(), DataDir: t.TempDir()}); !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("port in use: %v", err)
+	}
+	if err := refused(t, Config{Address: "0.0.0.0:0", DataDir: t.TempDir()}); !strings.Contains(err.Error(), "insecure") {
+		t.Errorf("open address: %v", err)
+	}
+	if err := refused(t, Config{Address: "nonsense", InFlightBytes: 1}); !strings.Contains(err.Error(), "nonsense") ||
+		!strings.Contains(err.Error(), "data directory") || !strings.Contains(err.Error(), "in flight") {
+		t.Errorf("not every bad field was named: %v", err)
+	}
+}
+
+func TestDataDirRefused(t *testing.T) {
+	write := func(dir, name, content string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, tc := range map[string]struct {
+		file, content, want string
+	}{
+		"foreign":      {"thesis.tex", "x", "it is not a node's"},
+		"lost":         {"stable.db", "x", "put the file back"},
+		"newer":        {"node.json", `{"format":9,"cluster":"00112233445566778899aabbccddeeff","node":1,"incarnation":1}`, "format 9"},
+		"damaged":      {"node.json", `{"format":`, "damaged"},
+		"short id":     {"node.json", `{"format":1,"cluster":"0011","node":1,"incarnation":1}`, "damaged"},
+		"without node": {"node.json", `{"format":1,"cluster":"00112233445566778899aabbccddeeff","incarnation":1}`, "damaged"},
+	} {
+		dir := t.TempDir()
+		write(dir, tc.file, tc.content)
+		err := refused(t, Config{Address: "127.0.0.1:0", DataDir: dir})
+		if !errors.Is(err, ErrDataDir) || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if b, _ := os.ReadFile(filepath.Join(dir, tc.file)); string(b) != tc.content {
+			t.Errorf("%s: the file was changed", name)
+		}
+	}
+}
+
+func TestOneNodePerDirectory(t *testing.T) {
+	dir := t.TempDir()
+	n := startNode(t, dir)
+	var refusal *DataDirError
+	if err := refused(t, Config{Address: "127.0.0.1:0", DataDir: dir}); !errors.As(err, &refusal) || refusal.Pid != os.Getpid() {
+		t.Errorf("%v", err)
+	}
+	stopNode(t, n)
+	startNode(t, dir) // the lock is free again
+}
+
+func TestStopDrains(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	st := p.streamOf("a")
+	corr, _ := p.open(st, wire.Open{})
+	var out []byte
+	for i := range uint64(100) {
+		out = wire.AppendPublish(out, corr, batch(t, i, message{"a", "", string(make([]byte, 10<<10))}))
+	}
+	p.send(out)
+	p.recv(wire.OpAck) // the node has the frames, or most of them
+	stopped := make(chan error)
+	go func() { stopped <- n.Stop(context.Background()) }()
+	goaway := false
+	for {
+		f, err := p.read()
+		if err != nil {
+			break
+		}
+		switch f.Op {
+		case wire.OpGoaway:
+			goaway = true
+		case wire.OpError:
+			var e wire.Error
+			if _ = e.Decode(f.Body); e.Code != wire.CodeShutdown || !e.Retriable() {
+				t.Errorf("%v", &e)
+			}
+		}
+	}
+	if !goaway {
+		t.Error("no GOAWAY")
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+// A partition on disk that the catalog does not know is nobody's to delete.
+func TestStraysAreLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	n := startNode(t, dir)
+	connect(t, n).streamOf("a")
+	stopNode(t, n)
+	stray := filepath.Join(dir, "partitions", "99", "keep")
+	if err := os.MkdirAll(filepath.Dir(stray), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(stray, []byte("mine"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	stopNode(t, startNode(t, dir))
+	if b, err := os.ReadFile(stray); err != nil || string(b) != "mine" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// Deleting is soft: the data stay until they are purged, and purging removes no other's.
+func TestDeleteAndPurge(t *testing.T) {
+	dir := t.TempDir()
+	n := startNode(t, dir)
+	p := connect(t, n)
+	for _, name := range []string{"a", "b"} {
+		p.fill(p.streamOf(name), 0, values(name, 3, "%d"))
+	}
+	dirs := func() int {
+		entries, err := os.ReadDir(filepath.Join(dir, "partitions"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	p.send((&wire.DeleteStream{Name: "a"}).AppendTo(nil, p.next()))
+	p.recv(wire.OpOK)
+	if dirs() != 2 {
+		t.Errorf("%d partitions on disk after a soft delete", dirs())
+	}
+	p.send((&wire.DeleteStream{Name: "b", Purge: true}).AppendTo(nil, p.next()))
+	p.recv(wire.OpOK)
+	stopNode(t, n) // waits for the purge
+	if dirs() != 1 {
+		t.Errorf("%d partitions on disk after a purge", dirs())
+	}
+}
