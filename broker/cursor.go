@@ -254,7 +254,7 @@ func (c *cursor) locate() error {
 	case wire.FromOffset:
 		c.after = c.start.Value
 		if c.after > high {
-			return &offsetRangeError{c.after, first, high}
+			return &offsetRangeError{c.after, high}
 		}
 	case wire.FromTime:
 		at, err := log.FindTime(int64(min(c.start.Value, 1<<62)))
@@ -268,7 +268,7 @@ func (c *cursor) locate() error {
 }
 
 // offsetRangeError is said by the leader of an offset above its high watermark.
-type offsetRangeError struct{ offset, start, high uint64 }
+type offsetRangeError struct{ offset, high uint64 }
 
 func (e *offsetRangeError) Error() string { return "offset out of range" }
 
@@ -317,7 +317,7 @@ func (c *cursor) assemble(dst []byte, entries []storage.Entry, high uint64) (out
 	begin := len(dst)
 	dst, at := wire.BeginRecords(dst, c.corr, &wire.RecordsHeader{
 		Stream: c.part.stream().ID, Partition: c.part.number, LogStart: uint64(c.part.raft.LogStart()),
-		HighWatermark: high, Next: c.after,
+		HighWatermark: high, First: c.next, Next: c.after,
 	})
 	empty := len(dst)
 	for _, e := range entries {

@@ -40,6 +40,8 @@ func (n *Node) wireError(err error) *wire.Error {
 		e := make(wire.CodeTooLarge, false)
 		e.Value = tooLarge.Limit
 		return e
+	case errors.Is(err, wire.ErrUnsupported):
+		return make(wire.CodeUnsupported, false)
 	case errors.Is(err, wire.ErrMalformed):
 		return make(wire.CodeMalformed, false)
 	case errors.Is(err, wire.ErrChecksum):
@@ -105,7 +107,7 @@ func (n *Node) readError(c *cursor, err error) *wire.Error {
 		return &wire.Error{Code: wire.CodeDataLoss, Value: uint64(corrupt.End),
 			Message: fmt.Sprintf("%s: offsets %d to %d are damaged on disk and no good copy exists; go on at %d", where, corrupt.Start, corrupt.End, corrupt.End)}
 	case errors.As(err, &beyond):
-		return &wire.Error{Code: wire.CodeOffsetRange, Value: beyond.start,
+		return &wire.Error{Code: wire.CodeOffsetRange, Value: beyond.high,
 			Message: fmt.Sprintf("%s: offset %d is above the high watermark %d", where, beyond.offset, beyond.high)}
 	case errors.Is(err, storage.ErrOutOfRange):
 		start := uint64(c.part.raft.LogStart())

@@ -95,7 +95,7 @@ func (f *fetch) empty() {
 	s.finish(f.corr)
 	out, at := wire.BeginRecords(s.output(), f.corr, &wire.RecordsHeader{
 		Stream: c.part.stream().ID, Partition: c.part.number, LogStart: uint64(c.part.raft.LogStart()),
-		HighWatermark: uint64(c.part.raft.HighWatermark()), Next: c.next,
+		HighWatermark: uint64(c.part.raft.HighWatermark()), First: c.next, Next: c.next,
 	})
 	s.out = wire.EndRecords(out, at)
 }

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/tidewire/tidewire/auth"
@@ -126,13 +125,7 @@ func (s *session) publish(f wire.Frame) error {
 		}
 		s.last, s.lastCorr = p, f.Corr
 	}
-	b, err := wire.ParseBatch(f.Body)
-	if err == nil && len(b.Bytes) != len(f.Body) {
-		err = &wire.MalformedError{What: "PUBLISH", Reason: fmt.Sprintf("%d bytes follow the batch", len(f.Body)-len(b.Bytes))}
-	}
-	if errors.Is(err, wire.ErrShort) {
-		err = &wire.MalformedError{What: "PUBLISH", Reason: "the batch is longer than its frame"}
-	}
+	b, err := wire.ParsePublish(f.Body)
 	if err != nil {
 		return err
 	}
@@ -165,8 +158,6 @@ func (p *producer) admit(b *wire.Batch) error {
 		return errDraining
 	case p.part.gone.Load():
 		return cluster.UnknownStream(p.part.stream().Name, "was deleted")
-	case b.Filtered():
-		return &wire.Error{Code: wire.CodeBadBatch, Message: "a FILTERED batch: only the broker makes those"}
 	case p.waiting >= wire.MaxInFlightBatches:
 		return &wire.Error{Code: wire.CodeInFlight, Bits: wire.ErrorRetriable, Value: wire.MaxInFlightBatches,
 			Message: fmt.Sprintf("%d batches of this producer in flight, limit %d: wait for an ACK", p.waiting, wire.MaxInFlightBatches)}
@@ -181,10 +172,9 @@ func (p *producer) admit(b *wire.Batch) error {
 		if err := p.allow(b.Subject); err != nil {
 			return err
 		}
-		if b.Compressed() {
-			return nil // stored as received: its records are checked by whoever opens it
-		}
 	}
+	// A compressed batch is stored as it came, but opened here once, at most MaxBatch of it: one
+	// whose records do not decode would be every reader's trouble.
 	raw, err := b.Raw(s.loop.scratch)
 	if err != nil {
 		return badBatch(err)

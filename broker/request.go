@@ -224,26 +224,13 @@ func (s *session) deleteStream(corr uint32, d *wire.DeleteStream) error {
 	}, func() { s.out = wire.AppendEmpty(s.output(), wire.OpOK, corr) })
 }
 
-// topologyFrame is about how large one frame of a TOPOLOGY gets.
-const topologyFrame = 256 << 10
-
 // topology answers with what the node knows of streams, in as many frames as it takes.
 func (s *session) topology(corr uint32, state *cluster.State, streams []*cluster.Stream) {
 	t := wire.Topology{MapVersion: state.MapVersion, Nodes: []wire.NodeInfo{s.node.info()}}
-	size := 0
 	for _, st := range streams {
-		if size > topologyFrame {
-			s.out = t.AppendTo(s.output(), corr, wire.FlagMore)
-			t.Streams, size = nil, 0
-		}
-		info := s.node.describe(st)
-		for _, subject := range info.Subjects {
-			size += len(subject) + 1
-		}
-		size += len(info.Name) + 48 + 40*len(info.Partitions)
-		t.Streams = append(t.Streams, info)
+		t.Streams = append(t.Streams, s.node.describe(st))
 	}
-	s.out = t.AppendTo(s.output(), corr, 0)
+	s.out = t.AppendFrames(s.output(), corr)
 }
 
 // open serves OPEN.
@@ -284,8 +271,8 @@ func (s *session) open(corr uint32, o *wire.Open) error {
 func (s *session) opened(p *producer) {
 	p.opened = true
 	a := wire.Opened{Producer: p.id, Epoch: p.epoch, LeaderEpoch: uint64(p.part.raft.Group().Term())}
-	if p.id != 0 {
-		_, a.NextSequence, _ = p.part.raft.NextSequence(p.id)
+	if epoch, next, known := p.part.raft.NextSequence(p.id); known && p.id != 0 && epoch == p.epoch {
+		a.NextSequence = next
 	}
 	s.out = a.AppendTo(s.output(), p.corr)
 }

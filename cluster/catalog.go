@@ -27,8 +27,8 @@ const CatalogGroup = 0
 // Limits of the catalog.
 const (
 	MaxStreams    = 100_000
-	MaxPartitions = 1024 // of one stream
-	MaxFilters    = 64   // of one stream
+	MaxPartitions = wire.MaxPartitions     // of one stream
+	MaxFilters    = wire.MaxStreamSubjects // of one stream
 
 	// producerLease is how many producer ids a node takes with one command. Those it has not
 	// used when it stops are never used: ids are plentiful, fsyncs are not.
