@@ -10,12 +10,13 @@ import (
 
 const (
 	// minGrowth and maxGrowth bound how many zeros a segment without a spare file is extended by at a time: an idle
-	// partition costs little disk, a busy one few changes of file length (each of which makes a sync slower).
+	// partition costs little disk, a busy one few changes of file length (each of which makes a sync slower). A
+	// write of minGrowth or more gains nothing from zeros ahead of it: it would only write everything twice.
 	minGrowth = 64 << 10
 	maxGrowth = 1 << 20
 
-	// busyTime is how fast half a segment must fill for the log to ask the pool for a spare.
-	busyTime = 30 * time.Second
+	// busyTime is how fast a quarter of a segment must fill for the log to ask the pool for a spare.
+	busyTime = 15 * time.Second
 )
 
 // Append writes entries, which continue the log, and returns when they are durable: one pwritev and one fdatasync, or
@@ -89,7 +90,7 @@ func (l *Log) appendTo(s *segment, entries []Entry, commit Index) (int, error) {
 		size += f
 	}
 	entries = entries[:n]
-	if err := l.grow(s, at.position+size); err != nil {
+	if err := l.grow(s, at.position, at.position+size); err != nil {
 		return 0, l.fail("extend segment", err)
 	}
 	end := l.encode(s, entries, at, commit)
@@ -151,16 +152,26 @@ func (l *Log) publish(entries []Entry, at, end mark, commit Index) {
 	l.commit = min(max(l.commit, commit), end.index)
 }
 
-// grow makes sure that the file of s has zeros, or what is to be overwritten, up to end. Zeros come first, to a length
-// of whole blocks: a file whose length is odd was cut by somebody else.
-func (l *Log) grow(s *segment, end int64) error {
+// grow makes sure that the file of s reaches to the end of what is about to be written to [from, end), with zeros behind
+// that. It goes first, and always to whole blocks: a file whose length is odd was cut by somebody else.
+func (l *Log) grow(s *segment, from, end int64) error {
 	if end <= s.size {
 		return nil
 	}
-	step := min(max(s.size, minGrowth), maxGrowth)
-	target := max(min(roundUp(end, step), s.meta.capacity), roundUp(end, indexBlock))
-	for s.size < target {
-		n := min(target-s.size, zeroStep)
+	target := roundUp(end, indexBlock)
+	if end-from < minGrowth {
+		step := min(max(s.size, minGrowth), maxGrowth)
+		target = max(min(roundUp(end, step), s.meta.capacity), target)
+	} else if last := target - indexBlock; from <= s.size && last > s.size {
+		s.size = last // the write itself fills everything before the last block
+	}
+	return l.zero(s, target)
+}
+
+// zero writes zeros from the end of the file of s up to end.
+func (l *Log) zero(s *segment, end int64) error {
+	for s.size < end {
+		n := min(end-s.size, zeroStep)
 		if _, err := s.file.WriteAt(zeros[:n], s.size); err != nil {
 			return err
 		}
@@ -171,9 +182,9 @@ func (l *Log) grow(s *segment, end int64) error {
 
 func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }
 
-// askForSpare asks the pool for the file of the next segment when this one has filled to half quickly.
+// askForSpare asks the pool for the file of the next segment when this one fills quickly.
 func (l *Log) askForSpare(s *segment, position int64) {
-	if l.cfg.Pool == nil || s.spareAsked || position < s.meta.capacity/2 {
+	if l.cfg.Pool == nil || s.spareAsked || position < s.meta.capacity/4 {
 		return
 	}
 	s.spareAsked = true
@@ -275,10 +286,11 @@ func (l *Log) nextCapacity(capacity int64, filled bool) int64 {
 
 // seal makes s, which the manifest has sealed at the end of the log, read-only in memory too, and writes its index.
 func (l *Log) seal(s *segment) {
+	items := l.index.sparse() // only writers change the index, so there is no need for mu yet
 	l.mu.Lock()
 	s.meta.sealed, s.meta.end, s.meta.maxTime = true, l.tail, l.index.maxTime
-	items := l.index.sparse()
 	l.index = newDense(l.tail.index + 1)
+	l.countSealedLocked()
 	l.mu.Unlock()
 	s.writeIndex(encodeIndex(s.id.id, s.seed, items))
 	s.release() // the writer's hold
@@ -317,7 +329,7 @@ func (l *Log) createSegment(meta segmentMeta) (*segment, error) {
 
 // writeHeader writes the header of a new segment, so that it and the file's name survive a crash.
 func (l *Log) writeHeader(s *segment) error {
-	if err := l.grow(s, headerBytes); err != nil {
+	if err := l.grow(s, 0, headerBytes); err != nil {
 		return err
 	}
 	var b [headerBytes]byte

@@ -287,7 +287,7 @@ func TestCorruption(t *testing.T) {
 						}
 					}
 				}
-				for i := range data {
+				for i := 0; i < len(data); i += raceStride {
 					for _, mask := range []byte{0x01, 0x80, 0xff} {
 						if mask != 0x01 && (i%5 != 0 || !clean) {
 							continue // two of three patterns on every fifth byte
@@ -297,10 +297,10 @@ func TestCorruption(t *testing.T) {
 						try(d)
 					}
 				}
-				for i := 0; i < len(data); i += 7 {
+				for i := 0; i < len(data); i += 7 * raceStride {
 					try(damage{fmt.Sprintf("cut to %d bytes", i), name, bytes.Clone(data[:i]), int64(i), int64(len(data))})
 				}
-				for from := 0; from < len(data); from += 512 {
+				for from := 0; from < len(data); from += 512 * (raceStride + 3) / 4 {
 					for _, n := range []int{512, 4096} {
 						d := damage{fmt.Sprintf("zero %d bytes at %d", n, from), name, bytes.Clone(data), int64(from), int64(min(from+n, len(data)))}
 						clear(d.data[d.from:d.to])

@@ -25,7 +25,6 @@ type story struct {
 
 	acked   model   // after the last operation that returned
 	allowed []model // what may be found besides acked
-	gone    bool    // the log was, or is being, removed
 }
 
 var errViolation = errors.New("violation")
@@ -271,7 +270,7 @@ func TestCrash(t *testing.T) {
 				}
 			}
 			stop := 1
-			for ; !crash(func(*crashfs.FS) {}, withPool, stop, 8, report); stop++ {
+			for ; !crash(func(*crashfs.FS) {}, withPool, stop, 8, report); stop += raceStride {
 			}
 			if stop < 100 {
 				t.Errorf("the story had only %d steps", stop)
@@ -296,5 +295,42 @@ func TestCrashFindsMissingSyncs(t *testing.T) {
 			}
 			t.Logf("%d violations", violations)
 		})
+	}
+}
+
+// TestCrashRemove stops a removal at every step: the log is then there as it was, or removed, or gone; never in between.
+func TestCrashRemove(t *testing.T) {
+	for stop := 1; ; stop++ {
+		fsys := crashfs.New()
+		s := newStory(fsys, true)
+		for _, op := range []func() error{s.open, func() error { return s.append(4, 3000, 1) }, func() error { return s.save(2) }} {
+			if err := op(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fsys.StopAt = fsys.Steps() + stop
+		removed := s.log.Remove()
+		for seed := range uint64(12) {
+			again := &story{fs: fsys.Image(seed), cfg: s.cfg}
+			err := again.open()
+			switch {
+			case errors.Is(err, storage.ErrRemoved):
+				if names, err := again.fs.List(s.cfg.Dir); err == nil {
+					t.Errorf("stop at %d, seed %d: removed, but %v are left", stop, seed, names)
+				}
+			case err != nil:
+				t.Errorf("stop at %d, seed %d: %v", stop, seed, err)
+			case again.log.Recovered().Created:
+			case removed == nil:
+				t.Errorf("stop at %d, seed %d: the log is back", stop, seed)
+			default:
+				if err := compare(again.log, s.acked); err != nil {
+					t.Errorf("stop at %d, seed %d: %v", stop, seed, err)
+				}
+			}
+		}
+		if removed == nil {
+			return
+		}
 	}
 }

@@ -47,6 +47,7 @@ type Log struct {
 	mu         sync.RWMutex
 	closed     bool
 	segments   []*segment // oldest first; the last is the active one if it is not sealed
+	sealed     int64      // bytes in sealed segments
 	index      dense      // of the active segment
 	tail       mark       // the end of the log; its position is in the active segment
 	head       mark       // the entry before the first one
@@ -87,10 +88,21 @@ func (l *Log) Bounds() Bounds {
 		First: l.head.index + 1, Last: l.tail.index, LastTerm: l.tail.term,
 		Start: l.start, End: l.tail.offset, Segments: len(l.segments), CommitHint: l.commit,
 	}
-	for _, s := range l.segments {
-		b.Bytes += l.endLocked(s).position
+	b.Bytes = l.sealed
+	if l.activeLocked() != nil {
+		b.Bytes += l.tail.position
 	}
 	return b
+}
+
+// countSealedLocked counts l.sealed anew after the segments changed.
+func (l *Log) countSealedLocked() {
+	l.sealed = 0
+	for _, s := range l.segments {
+		if s.meta.sealed {
+			l.sealed += s.meta.end.position
+		}
+	}
 }
 
 // endLocked returns where s ends.

@@ -112,8 +112,14 @@ func purge(fsys FS, dir string, pool *Pool) error {
 			clearAway(fsys, dir, n, pool)
 		}
 	}
-	if err := fsys.SyncDir(dir); err != nil {
-		return fmt.Errorf("storage: remove %s: %w", dir, err)
+	synced := []string{dir}
+	if pool != nil {
+		synced = append(synced, pool.dir)
+	}
+	for _, d := range synced {
+		if err := fsys.SyncDir(d); err != nil {
+			return fmt.Errorf("storage: remove %s: %w", dir, err)
+		}
 	}
 	if err := fsys.Remove(join(dir, manifestName)); err != nil {
 		return fmt.Errorf("storage: remove %s: %w", dir, err)

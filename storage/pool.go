@@ -220,13 +220,22 @@ func (p *Pool) rawLocked(size int64) (f poolFile, ok bool) {
 	if best >= 0 {
 		f = p.used[best]
 	}
+	if best >= 0 {
+		p.used = slices.Delete(p.used, best, best+1)
+	}
+	for p.bytes-f.size+size > p.max && len(p.used) > 0 { // many small files, of removed logs: they make room
+		p.excess = append(p.excess, p.used[0])
+		p.bytes -= p.used[0].size
+		p.used = slices.Delete(p.used, 0, 1)
+	}
 	if p.bytes-f.size+size > p.max {
+		if best >= 0 {
+			p.used = append(p.used, f)
+		}
 		return poolFile{}, false
 	}
 	if best < 0 {
 		f.name = p.newNameLocked()
-	} else {
-		p.used = slices.Delete(p.used, best, best+1)
 	}
 	p.bytes += size - f.size
 	return f, true

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -140,6 +141,7 @@ func (l *Log) load(m *manifest) {
 		l.segments = append(l.segments, l.newSegment(m.segments[i]))
 		l.tail = m.segments[i].end
 	}
+	l.countSealedLocked()
 	l.index = newDense(l.tail.index + 1)
 	if l.tail.index < l.head.index { // the rest of a trimmed segment
 		l.tail = l.head
@@ -150,6 +152,7 @@ func (l *Log) load(m *manifest) {
 func (l *Log) recoverActive() error {
 	s := l.activeLocked()
 	if s == nil {
+		l.report.Clean = l.manifest.clean
 		return nil
 	}
 	began := time.Now()
@@ -279,9 +282,9 @@ func lastNonZero(scan *scanner, pos int64) (int64, error) {
 		if len(b) == 0 {
 			break // the end of the file
 		}
-		for i := len(b) - 1; i >= 0; i-- {
-			if b[i] != 0 {
-				last = pos + int64(i) + 1
+		for n := len(b); n > 0 && !bytes.Equal(b[:min(n, zeroStep)], zeros[:min(n, zeroStep)]); n-- {
+			if b[n-1] != 0 {
+				last = pos + int64(n)
 				break
 			}
 		}
@@ -318,7 +321,7 @@ func (l *Log) settle(s *segment, f found) error {
 			return err
 		}
 	}
-	if err := l.grow(s, roundUp(max(s.size, f.end.position), indexBlock)); err != nil {
+	if err := l.zero(s, roundUp(max(s.size, f.end.position), indexBlock)); err != nil {
 		return err
 	}
 	return l.cfg.Syncs.sync(s.file)

@@ -22,11 +22,11 @@ func (l *Log) Trim(to Offset) error {
 	if to < start {
 		return nil
 	}
-	base, snapshots, segments := l.trimPlan(to)
-	if to == start && snapshots == 0 && segments == 0 {
+	head, snapshots, segments := l.trimPlan(to)
+	if to == start && head == l.manifest.head && snapshots == 0 && segments == 0 {
 		return nil
 	}
-	return l.timed(func() error { return l.trim(to, base, snapshots, segments) })
+	return l.timed(func() error { return l.trim(to, head, snapshots, segments) })
 }
 
 // trimPlan returns what Trim(to) leaves: the entry before the first one held, and how many of the oldest snapshots and
@@ -60,6 +60,7 @@ func (l *Log) trim(to Offset, head mark, snapshots, segments int) error {
 	l.mu.Lock()
 	l.start, l.head = to, head
 	l.segments = append([]*segment(nil), l.segments[segments:]...)
+	l.countSealedLocked()
 	l.hot.trim(head.index + 1)
 	l.mu.Unlock()
 	l.setSnapshots()

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"encoding/binary"
 	"errors"
 	"io"
 )
@@ -197,13 +198,18 @@ func (s *scanner) resynchronise(reason string) (*gap, error) {
 	if toKnown {
 		stop = s.known.position
 	}
-	for pos := from.position + frameAlign; pos+frameBytes <= stop; pos += frameAlign {
+	s.chunk = max(s.chunk, scanChunk)
+	for pos := from.position; ; {
+		var err error
+		if pos, err = s.candidate(pos+frameAlign, stop); err != nil {
+			return nil, err
+		}
+		if pos < 0 {
+			break
+		}
 		b, err := s.bytes(pos, frameBytes)
 		if err != nil {
 			return nil, err
-		}
-		if len(b) < frameBytes {
-			break
 		}
 		f, bad := decodeFrame(b, s.seed)
 		if bad != "" || !plausible(&f, from, pos) || pos+f.size() > stop {
@@ -226,6 +232,31 @@ func (s *scanner) resynchronise(reason string) (*gap, error) {
 		return &gap{from: from, to: s.known, reason: reason}, nil
 	}
 	return nil, io.EOF
+}
+
+// candidate returns the first place on the grid, from pos on, that has the segment's tag and an index where a frame
+// header has them; -1 if there is none before stop. It is the inner loop of recovery: the zeros behind a log's end are
+// searched through it too.
+func (s *scanner) candidate(pos, stop int64) (int64, error) {
+	le, tag := binary.LittleEndian, uint16(s.seed)
+	for pos+frameBytes <= stop {
+		b, err := s.bytes(pos, frameBytes)
+		if err != nil {
+			return 0, err
+		}
+		if len(b) < frameBytes {
+			return -1, nil // the end of the file
+		}
+		b = s.window[pos-s.start:]
+		b = b[:min(int64(len(b)), stop-pos)]
+		for len(b) >= frameBytes {
+			if le.Uint16(b[62:]) == tag && le.Uint64(b[16:]) != 0 {
+				return pos, nil
+			}
+			b, pos = b[frameAlign:], pos+frameAlign
+		}
+	}
+	return -1, nil
 }
 
 // plausible reports whether f can lie at pos when the state at from is known and everything between is unreadable: no

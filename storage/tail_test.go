@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/tidewire/tidewire/storage"
@@ -37,7 +36,7 @@ func tailLog(t *testing.T, hot int64) (*storage.Log, storage.Config) {
 	return l, cfg
 }
 
-// sum is a payload that says which entry it is, in every byte.
+// numbered is a payload that says which entry it is, in every byte.
 func numbered(i storage.Index, size int) []byte {
 	b := make([]byte, size)
 	for k := range b {
@@ -55,21 +54,54 @@ func checkNumbered(e storage.Entry) error {
 	return nil
 }
 
-// follower reads like a consumer: from memory if it can, else from disk; and jumps to the log start when it is passed.
-func follow(l *storage.Log, until *atomic.Uint64, skipped *atomic.Uint64) error {
+// pulse tells readers that the writer wrote.
+type pulse struct {
+	mu   sync.Mutex
+	cond *sync.Cond
+	n    int
+	over bool
+}
+
+func newPulse() *pulse {
+	p := &pulse{}
+	p.cond = sync.NewCond(&p.mu)
+	return p
+}
+
+func (p *pulse) beat(last bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.n, p.over = p.n+1, last
+	p.cond.Broadcast()
+}
+
+// wait returns after the next beat, and whether there are no more.
+func (p *pulse) wait() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for n := p.n; n == p.n && !p.over; {
+		p.cond.Wait()
+	}
+	return p.over
+}
+
+// follow reads like a consumer: from memory if it can, else from disk; and jumps to the log start when it is passed.
+func follow(l *storage.Log, writes *pulse) error {
 	r := l.Reader(0)
 	defer r.Close()
-	for end := until.Load(); end == 0 || uint64(r.Position()) < end; end = until.Load() {
+	for over := false; !over || r.Position() < l.Bounds().End; {
 		limit := l.Bounds().End
 		before := r.Position()
+		if before == limit {
+			over = writes.wait()
+			continue
+		}
 		es, err := r.NextHot(limit, 4000)
 		if errors.Is(err, storage.ErrCold) {
 			es, err = r.Next(limit, 4000)
 		}
 		if errors.Is(err, storage.ErrOutOfRange) {
-			start := l.Bounds().Start
-			skipped.Add(uint64(start - before))
-			r.Seek(start)
+			r.Seek(l.Bounds().Start)
 			continue
 		}
 		if err != nil {
@@ -89,8 +121,8 @@ func follow(l *storage.Log, until *atomic.Uint64, skipped *atomic.Uint64) error 
 }
 
 // lookup asks for entries here and there while the log grows and shrinks at its start.
-func lookup(l *storage.Log, rng *rand.Rand, done *atomic.Uint64) error {
-	for done.Load() == 0 {
+func lookup(l *storage.Log, rng *rand.Rand, writes *pulse) error {
+	for n := 1; n%10 > 0 || !writes.wait(); n++ {
 		b := l.Bounds()
 		if b.Last < b.First {
 			continue
@@ -120,16 +152,16 @@ func TestReadersFollowTheTail(t *testing.T) {
 	for _, hot := range []int64{-1, 4 << 10, 1 << 20} {
 		t.Run(fmt.Sprintf("hot=%d", hot), func(t *testing.T) {
 			l, _ := tailLog(t, hot)
-			var until, skipped atomic.Uint64
+			writes := newPulse()
 			var readers sync.WaitGroup
 			for n := range 3 {
 				readers.Go(func() {
-					if err := follow(l, &until, &skipped); err != nil {
+					if err := follow(l, writes); err != nil {
 						t.Error(err)
 					}
 				})
 				readers.Go(func() {
-					if err := lookup(l, rand.New(rand.NewPCG(uint64(n), 1)), &until); err != nil {
+					if err := lookup(l, rand.New(rand.NewPCG(uint64(n), 1)), writes); err != nil {
 						t.Error(err)
 					}
 				})
@@ -140,8 +172,9 @@ func TestReadersFollowTheTail(t *testing.T) {
 					t.Error(err)
 					break
 				}
+				writes.beat(false)
 			}
-			until.Store(uint64(l.Bounds().End))
+			writes.beat(true)
 			readers.Wait()
 			if d, err := l.Verify(); err != nil || len(d) > 0 {
 				t.Errorf("verify: %v, %v", d, err)

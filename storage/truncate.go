@@ -102,6 +102,7 @@ func (l *Log) cut(keep int, end mark) error {
 		s := l.segments[keep-1]
 		s.meta.sealed, s.meta.end, s.meta.maxTime = true, end, l.manifest.segments[keep-1].maxTime
 	}
+	l.countSealedLocked()
 	l.tail, l.index = end, newDense(end.index+1)
 	l.commit = min(l.commit, end.index)
 	l.hot.truncate(end.index + 1)
@@ -156,7 +157,7 @@ func (l *Log) reset(s *Snapshot) error {
 	}
 	active, dropped := l.activeLocked(), l.segments
 	l.mu.Lock()
-	l.segments = nil
+	l.segments, l.sealed = nil, 0
 	l.head, l.tail, l.start, l.commit = head, head, s.Offset, s.Index
 	l.index = newDense(s.Index + 1)
 	l.hot.clear()
