@@ -125,7 +125,7 @@ const (
 	minAppendEntries = 2 * reservedSlots
 )
 
-// raftConfig is DESIGN §6 in raft's words.
+// raftConfig is the configuration of hashicorp/raft.
 func (c *GroupConfig) raftConfig(notify chan<- bool) *hraft.Config {
 	conf := hraft.DefaultConfig()
 	conf.LocalID = hraft.ServerID(c.Server)

@@ -35,7 +35,6 @@ type Group struct {
 	run     *run       // nil while stopped
 	stopped bool
 	leads   bool
-	term    storage.Term  // in which it leads
 	leading chan struct{} // closed while it leads
 
 	background sync.WaitGroup // snapshots

@@ -63,6 +63,14 @@ func (n *testNode) close() {
 	}
 }
 
+// copyKilled copies a node that is being written to, as a kill at one moment would leave it: no write to the
+// log while it is copied.
+func (n *testNode) copyKilled() *testNode {
+	n.fs.writes.Lock()
+	defer n.fs.writes.Unlock()
+	return n.copyTo()
+}
+
 // copyTo copies the node's files as they are, as a kill would leave them, into a new node.
 func (n *testNode) copyTo() *testNode {
 	n.tb.Helper()
@@ -198,6 +206,7 @@ type faultFS struct {
 	failSync error
 	hold     chan struct{} // while not nil, syncs wait until it is closed
 	held     chan struct{} // gets a value for each sync that waits
+	writes   sync.RWMutex  // held while anything changes
 }
 
 var errDisk = errors.New("disk broken")
@@ -235,6 +244,8 @@ func (f *faultFS) sync() error {
 }
 
 func (f *faultFS) Create(name string) (storage.File, error) {
+	f.writes.RLock()
+	defer f.writes.RUnlock()
 	file, err := f.FS.Create(name)
 	if err != nil {
 		return nil, err
@@ -260,4 +271,34 @@ func (f *faultFile) Sync() error {
 		return err
 	}
 	return f.File.Sync()
+}
+
+func (f *faultFS) Rename(old, new string) error {
+	f.writes.RLock()
+	defer f.writes.RUnlock()
+	return f.FS.Rename(old, new)
+}
+
+func (f *faultFS) Remove(name string) error {
+	f.writes.RLock()
+	defer f.writes.RUnlock()
+	return f.FS.Remove(name)
+}
+
+func (f *faultFile) WriteVAt(buffers [][]byte, pos int64) (int, error) {
+	f.fs.writes.RLock()
+	defer f.fs.writes.RUnlock()
+	return f.File.WriteVAt(buffers, pos)
+}
+
+func (f *faultFile) WriteAt(b []byte, pos int64) (int, error) {
+	f.fs.writes.RLock()
+	defer f.fs.writes.RUnlock()
+	return f.File.WriteAt(b, pos)
+}
+
+func (f *faultFile) Truncate(size int64) error {
+	f.fs.writes.RLock()
+	defer f.fs.writes.RUnlock()
+	return f.File.Truncate(size)
 }

@@ -170,6 +170,9 @@ func (s *logStore) StoreLogs(logs []*hraft.Log) error {
 	c := s.chain
 	s.scratch = s.scratch[:0]
 	for _, l := range logs {
+		if len(l.Extensions) > 0 {
+			return s.refuse(fmt.Errorf("raft: index %d has extensions, for which the log has no place", l.Index))
+		}
 		e := storage.Entry{
 			Index:   storage.Index(l.Index),
 			Term:    storage.Term(l.Term),

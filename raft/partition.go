@@ -186,6 +186,7 @@ func StartPartition(cfg PartitionConfig) (*Partition, error) {
 		ready: func(g *Group) { p.group, p.to = g, g },
 	})
 	if err != nil {
+		p.background.Wait()
 		return nil, err
 	}
 	return p, nil
@@ -288,6 +289,7 @@ func (p *Partition) leadership(leading bool, term storage.Term) {
 			panic(fmt.Sprintf("raft: group %d leads in term %d with %d entries of an older term", p.cfg.ID, term, len(p.inFlight)))
 		}
 		p.term, p.number = term, 0
+		p.transferSince = time.Time{}
 		p.stamp = max(p.stamp, p.state.time)
 		clear(p.flights)
 	} else {

@@ -210,7 +210,7 @@ func (g *Group) followLeadership(r *run) {
 			return
 		}
 		led = false
-		g.setLeading(false, term)
+		g.setLeading(false)
 		g.cfg.Leadership(false, term)
 	}
 	defer lose()
@@ -231,8 +231,8 @@ func (g *Group) followLeadership(r *run) {
 			case res.err != nil || g.Failed() != nil:
 			case g.termAt(res.index) == term:
 				led = true
-				g.setLeading(true, term)
-				g.cfg.Leadership(true, term)
+				g.cfg.Leadership(true, term) // first: who waits for Leading may publish at once
+				g.setLeading(true)
 			}
 		case <-retry:
 			retry = nil
@@ -252,10 +252,10 @@ func (g *Group) termAt(index uint64) storage.Term {
 	return h.Term
 }
 
-func (g *Group) setLeading(leads bool, term storage.Term) {
+func (g *Group) setLeading(leads bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.leads, g.term = leads, term
+	g.leads = leads
 	if leads {
 		close(g.leading)
 	} else {
