@@ -15,12 +15,13 @@ type loop struct {
 	index    int
 	events   gnet.EventLoop // nil until its first connection, written under mu
 	sessions map[*session]struct{}
-	touched  []*session // have output to write
-	parked   []*cursor  // wait for outbound memory
-	free     [][]byte   // output buffers, for reuse
-	freeSize int        // their bytes
-	scratch  []byte     // a batch decompressed to be checked
-	sweeping bool       // a sweep is due
+	touched  []*session   // have output to write
+	parked   []*cursor    // wait for outbound memory
+	free     [][]byte     // output buffers, for reuse
+	freeSize int          // their bytes
+	filled   []*partition // have batches enqueued in this round
+	scratch  []byte       // a batch decompressed to be checked
+	sweeping bool         // a sweep is due
 
 	mu      sync.Mutex // guards mail and waking; never held while anything blocks
 	mail    mailbox
@@ -107,8 +108,23 @@ func (l *loop) Run(context.Context) error {
 	return nil
 }
 
-// flush writes what the sessions of this round have to say, one write each.
+// enqueued has the partition's batches go to Raft when this round ends, all in one entry.
+func (l *loop) enqueued(p *partition) {
+	for _, other := range l.filled {
+		if other == p {
+			return
+		}
+	}
+	l.filled = append(l.filled, p)
+}
+
+// flush sends on what this round enqueued, and writes what its sessions have to say, one write each.
 func (l *loop) flush() {
+	for i, p := range l.filled {
+		p.raft.Flush()
+		l.filled[i] = nil
+	}
+	l.filled = l.filled[:0]
 	for i := 0; i < len(l.touched); i++ { // a write that fails closes a session, which may touch others
 		l.touched[i].flush()
 		l.touched[i] = nil

@@ -140,10 +140,12 @@ func (s *session) publish(f wire.Frame) error {
 	pub.Owner = pub
 	s.inFlight += pub.bytes
 	p.waiting++
-	if err := p.part.raft.Publish(&pub.Pending, b.Bytes); err != nil {
+	if err := p.part.raft.Enqueue(&pub.Pending, b.Bytes); err != nil {
 		pub.Err = err
 		p.done(pub)
+		return nil
 	}
+	s.loop.enqueued(p.part)
 	return nil
 }
 

@@ -24,6 +24,7 @@ func (s *server) run(address string, loops int, log logging.Logger) error {
 		gnet.WithNumEventLoop(loops),
 		gnet.WithReadBufferCap(readBuffer),
 		gnet.WithLoadBalancing(gnet.LeastConnections),
+		gnet.WithReuseAddr(true), // or a restart waits until the last connections leave TIME_WAIT
 		gnet.WithTCPNoDelay(gnet.TCPNoDelay),
 		gnet.WithTCPKeepAlive(30*time.Second),
 		gnet.WithLogger(log))

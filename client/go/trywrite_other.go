@@ -1,0 +1,7 @@
+//go:build !unix
+
+package client
+
+const canTryWrite = false
+
+func tryWrite(uintptr, []byte) (int, error) { panic("client: no tryWrite on this system") }

@@ -1,0 +1,19 @@
+//go:build unix
+
+package client
+
+import "syscall"
+
+const canTryWrite = true
+
+// tryWrite writes what the socket takes without waiting; it is non-blocking already.
+func tryWrite(fd uintptr, b []byte) (int, error) {
+	n, err := syscall.Write(int(fd), b)
+	switch err {
+	case syscall.EAGAIN, syscall.EINTR:
+		return 0, nil
+	case nil:
+		return n, nil
+	}
+	return 0, err
+}
