@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -52,6 +51,7 @@ type Node struct {
 	partitions    partitions
 
 	engine    gnet.Engine
+	booted    bool
 	gnetDone  chan struct{} // closed when the engine has ended
 	addr      net.Addr
 	loops     []*loop
@@ -176,21 +176,11 @@ func (n *Node) listen() error {
 	}()
 	select {
 	case n.engine = <-srv.booted:
+		n.booted = true
 	case err := <-failed:
 		return fmt.Errorf("listen on %s: %w", n.cfg.Address, err)
 	}
-	fd, err := n.engine.Dup()
-	if err != nil {
-		return err
-	}
-	f := os.NewFile(uintptr(fd), "listener")
-	defer f.Close()
-	l, err := net.FileListener(f)
-	if err != nil {
-		return err
-	}
-	n.addr = l.Addr()
-	return l.Close()
+	return srv.failed
 }
 
 // Addr is the address the node listens on.
@@ -338,7 +328,7 @@ func (n *Node) close() error {
 	n.draining.Store(true)
 	n.cancel()
 	var errs []error
-	if n.addr != nil {
+	if n.booted {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		errs = append(errs, n.engine.Stop(ctx))
 		cancel()

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"net"
+	"os"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -14,6 +16,7 @@ type server struct {
 	gnet.BuiltinEventEngine
 	node   *Node
 	booted chan gnet.Engine
+	failed error // to find the address; written before booted
 }
 
 // readBuffer is how much a loop reads at a time: many frames, one write of answers.
@@ -30,10 +33,26 @@ func (s *server) run(address string, loops int, log logging.Logger) error {
 		gnet.WithLogger(log))
 }
 
-// OnBoot implements gnet.EventHandler.
+// OnBoot implements gnet.EventHandler. No loop runs before it returns.
 func (s *server) OnBoot(e gnet.Engine) gnet.Action {
+	s.node.addr, s.failed = listening(e)
 	s.booted <- e
 	return gnet.None
+}
+
+// listening is the address the engine is bound to, also where port 0 was asked for.
+func listening(e gnet.Engine) (net.Addr, error) {
+	fd, err := e.Dup()
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "listener")
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, err
+	}
+	return l.Addr(), l.Close()
 }
 
 // OnOpen implements gnet.EventHandler.

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -79,7 +80,11 @@ func (p *producer) append(m *Message, cost int64, w *waiter, done func(Ack, erro
 		if p.open == nil || p.builder.Count() == 0 {
 			p.beginLocked(int(cost))
 		}
-		if err = p.builder.Append(m.Subject, m.Key, m.Value, headers, ms); err == wire.ErrFull {
+		err = p.builder.Append(m.Subject, m.Key, m.Value, headers, ms)
+		if _, large := errors.AsType[*wire.TooLargeError](err); large && p.builder.Count() > 0 {
+			err = wire.ErrFull // for this batch; one of its own takes it up to the node's limit
+		}
+		if err == wire.ErrFull {
 			p.sealLocked()
 		}
 	}

@@ -1,0 +1,193 @@
+package bench
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	client "github.com/tidewire/tidewire/client/go"
+)
+
+// RoundTripConfig is a workload that publishes at a fixed rate on one connection and receives on
+// another. A zero field means its default.
+type RoundTripConfig struct {
+	Server   string
+	Subject  string        // default "bench-rtt"; a stream is made if none captures it
+	Size     int           // bytes of a value. Default 128, at least 16
+	Rate     float64       // records a second. Default 1000
+	Duration time.Duration // to measure for. Default 10 s
+	Warmup   time.Duration // before that. Default 1 s; negative: none
+
+	Options  []client.Option
+	Progress *atomic.Uint64
+}
+
+const roundTripBytes = 16 // of a value: which run, and which record of it
+
+func (c RoundTripConfig) withDefaults() RoundTripConfig {
+	if c.Subject == "" {
+		c.Subject = "bench-rtt"
+	}
+	if c.Size == 0 {
+		c.Size = 128
+	}
+	if c.Rate == 0 {
+		c.Rate = 1000
+	}
+	if c.Duration == 0 {
+		c.Duration = 10 * time.Second
+	}
+	switch {
+	case c.Warmup == 0:
+		c.Warmup = time.Second
+	case c.Warmup < 0:
+		c.Warmup = 0
+	}
+	if c.Progress == nil {
+		c.Progress = new(atomic.Uint64)
+	}
+	return c
+}
+
+// RoundTrip runs the workload: latency is from the time a record was meant to be sent until the
+// consumer has it, decoded; the record is durable by then.
+func RoundTrip(ctx context.Context, cfg RoundTripConfig) (*Result, error) {
+	cfg = cfg.withDefaults()
+	switch {
+	case cfg.Size < roundTripBytes || cfg.Size > 1<<20:
+		return nil, fmt.Errorf("size %d is not %d to 1,048,576 bytes", cfg.Size, roundTripBytes)
+	case cfg.Rate < 0 || cfg.Rate > 1e6:
+		return nil, fmt.Errorf("rate %v is not 1 to 1,000,000 a second", cfg.Rate)
+	case cfg.Duration < 0:
+		return nil, fmt.Errorf("duration %v is below 0", cfg.Duration)
+	}
+	out, in, err := pair(ctx, &cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	defer in.Close()
+	st, err := stream(ctx, out, cfg.Subject, 0)
+	if err != nil {
+		return nil, err
+	}
+	sub, err := in.Subscribe(ctx, cfg.Subject, client.FromNext())
+	if err != nil {
+		return nil, err
+	}
+	defer sub.Close()
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	began := clock{time.Now()}
+	t := &trip{cfg: &cfg, clock: began, run: uint64(began.began.UnixNano()), pacer: newPacer(cfg.Rate, 0, 1)}
+	t.total = uint64((cfg.Warmup + cfg.Duration).Seconds() * cfg.Rate)
+	t.warm = uint64(cfg.Warmup.Seconds() * cfg.Rate)
+	if t.total <= t.warm {
+		return nil, errors.New("nothing to measure: the duration is too short for this rate")
+	}
+	sent := make(chan error, 1)
+	go func() {
+		var err error
+		pinned(func() { err = t.send(ctx, out, cancel) })
+		sent <- err
+	}()
+	r, err := t.receive(ctx, sub)
+	if err != nil {
+		cancel(err)
+	}
+	if sendErr := <-sent; err == nil {
+		err = sendErr
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.Partitions = len(st.Partitions)
+	return r, nil
+}
+
+func pair(ctx context.Context, cfg *RoundTripConfig) (out, in *client.Client, err error) {
+	options := append([]client.Option{client.WithName("tidewire bench rtt")}, cfg.Options...)
+	if out, err = client.Connect(ctx, cfg.Server, options...); err != nil {
+		return nil, nil, err
+	}
+	if in, err = client.Connect(ctx, cfg.Server, options...); err != nil {
+		out.Close()
+		return nil, nil, err
+	}
+	return out, in, nil
+}
+
+// trip is a run of RoundTrip.
+type trip struct {
+	cfg         *RoundTripConfig
+	clock       clock
+	pacer       pacer
+	run         uint64 // tells our records from those of another run
+	total, warm uint64 // records to send, and how many of them are warm-up
+
+	// Written by the callback goroutine of the publishing client.
+	quorum, voters atomic.Int64
+}
+
+func (t *trip) send(ctx context.Context, c *client.Client, cancel context.CancelCauseFunc) error {
+	v := newValues(t.cfg.Size, t.run)
+	acked := func(ack client.Ack, err error) {
+		if err != nil {
+			cancel(err)
+			return
+		}
+		if q := t.quorum.Load(); q == 0 || int64(ack.Quorum) < q {
+			t.quorum.Store(int64(ack.Quorum))
+			t.voters.Store(int64(ack.Voters))
+		}
+	}
+	for i := range t.total {
+		t.clock.until(ctx, t.pacer.due(i))
+		b := v.next()
+		binary.LittleEndian.PutUint64(b, t.run)
+		binary.LittleEndian.PutUint64(b[8:], i)
+		if err := c.PublishAsync(ctx, client.Message{Subject: t.cfg.Subject, Value: b}, acked); err != nil {
+			cancel(err)
+			return err
+		}
+	}
+	return c.Flush(ctx)
+}
+
+func (t *trip) receive(ctx context.Context, sub *client.Subscription) (*Result, error) {
+	h := NewHistogram()
+	expect := uint64(0)
+	for rec, err := range sub.All(ctx) {
+		if err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				err = cause
+			}
+			return nil, err
+		}
+		now := t.clock.now()
+		if len(rec.Value) < roundTripBytes || binary.LittleEndian.Uint64(rec.Value) != t.run {
+			continue // somebody else publishes here too
+		}
+		i := binary.LittleEndian.Uint64(rec.Value[8:])
+		if i != expect {
+			return nil, fmt.Errorf("record %d of the run came where %d belongs", i, expect)
+		}
+		expect++
+		t.cfg.Progress.Add(1)
+		if i >= t.warm {
+			h.Record(time.Duration(now - t.pacer.due(i)))
+		}
+		if expect == t.total {
+			break
+		}
+	}
+	n := t.total - t.warm
+	return &Result{Workload: "rtt", Subject: t.cfg.Subject, Connections: 2, Batch: 65535, Size: t.cfg.Size, Rate: t.cfg.Rate,
+		Records: n, Bytes: n * uint64(t.cfg.Size), Took: time.Duration(t.clock.now() - t.pacer.due(t.warm)), Latency: h.Latency(),
+		From:   "the time a record was meant to be sent to its delivery",
+		Quorum: int(t.quorum.Load()), Voters: int(t.voters.Load())}, nil
+}

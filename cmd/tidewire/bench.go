@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tidewire/tidewire/bench"
+)
+
+const benchLong = `Measure a node from outside, as a client sees it.
+
+pub  publishes, at a fixed --rate or as fast as it goes, and times the acks
+sub  replays what is stored under a filter and checks every CRC and every offset
+rtt  publishes at a fixed rate and times each record until a consumer has it
+
+At a fixed rate latency counts from the time a record was meant to be sent, so that a
+stalled node cannot hide what it did to the records that had to wait. The warm-up is in
+none of the figures. Client and node share this machine if the node runs on it.`
+
+func (a *app) benchCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure how fast a node is",
+		Long:  benchLong,
+		Example: `  tidewire bench pub --disk ./tidewire-data
+  tidewire bench sub
+  tidewire bench rtt --rate 1000`,
+	}
+	c.AddCommand(a.benchPubCommand(), a.benchSubCommand(), a.benchRttCommand())
+	return c
+}
+
+// benchRun is what the three workloads have in common.
+type benchRun struct {
+	*connection
+	disk string
+	json bool
+}
+
+func (a *app) benchRun(c *cobra.Command) *benchRun {
+	r := &benchRun{connection: a.connection(c)}
+	c.Flags().StringVar(&r.disk, "disk", "", "first measure 4 KiB write+fdatasync in `DIR`, the node's data directory say")
+	c.Flags().BoolVar(&r.json, "json", false, "print JSON")
+	return r
+}
+
+// benchJSON is what bench prints with --json.
+type benchJSON struct {
+	*bench.Result
+	PerSecond    float64     `json:"records_per_s"`
+	MiBPerSecond float64     `json:"mib_per_s"`
+	Durability   string      `json:"durability"`
+	Disk         *bench.Disk `json:"disk,omitempty"`
+	Node         string      `json:"node"`
+	CPUs         int         `json:"cpus"`
+	Go           string      `json:"go"`
+	Platform     string      `json:"platform"`
+	Version      string      `json:"version"`
+}
+
+// run measures the disk if asked to, runs a workload and prints the result.
+func (r *benchRun) run(c *cobra.Command, expected func(done uint64, took time.Duration) (total int64), work func(context.Context, *atomic.Uint64) (*bench.Result, error)) error {
+	ctx, stop := interruptible(c.Context())
+	defer stop()
+	if err := r.reachable(ctx); err != nil {
+		return err
+	}
+	var disk *bench.Disk
+	if r.disk != "" {
+		var err error
+		if disk, err = bench.MeasureDisk(r.disk); err != nil {
+			return &problem{what: "the disk could not be measured", err: err, todo: "give --disk a directory that you may write to"}
+		}
+	}
+	var done atomic.Uint64
+	began := time.Now()
+	bar := r.app.progress(c.Name(), expected(0, 0), func() (int64, string) {
+		n := done.Load()
+		return expected(n, time.Since(began)), plural(n, "record")
+	})
+	res, err := work(ctx, &done)
+	bar.stop()
+	if ctx.Err() != nil {
+		return &problem{what: "interrupted: nothing was measured"}
+	}
+	if err != nil {
+		return &problem{what: "the benchmark did not finish", err: err}
+	}
+	if r.json {
+		v := currentVersion()
+		return writeJSON(r.app.out, benchJSON{Result: res, PerSecond: res.PerSecond(), MiBPerSecond: res.BytesPerSecond() / (1 << 20),
+			Durability: durability(res), Disk: disk, Node: r.address(), CPUs: runtime.NumCPU(), Go: v.Go, Platform: v.Platform, Version: v.Version})
+	}
+	r.print(res, disk)
+	return nil
+}
+
+// reachable finds out in --timeout whether there is a node at all.
+func (r *benchRun) reachable(ctx context.Context) error {
+	cl, err := r.connect(ctx)
+	if err != nil {
+		return err
+	}
+	return cl.Close()
+}
+
+func durability(r *bench.Result) string {
+	if r.Voters == 0 {
+		return ""
+	}
+	return "every ack: " + restsOn(r.Quorum, r.Voters)
+}
+
+func (r *benchRun) print(res *bench.Result, disk *bench.Disk) {
+	shape := fmt.Sprintf("%s of %s on %s, %s", plural(res.Records, "record"), size(res.Bytes/res.Records), res.Subject, plural(res.Partitions, "partition"))
+	load := plural(res.Connections, "connection")
+	if res.InFlight > 0 {
+		load += fmt.Sprintf(", %s in flight on each", count(res.InFlight))
+	}
+	switch {
+	case res.Batch == 1:
+		load += ", a record a batch"
+	case res.Batch == 65535:
+		load += ", batches of what has queued"
+	case res.Batch > 0:
+		load += fmt.Sprintf(", batches of up to %s records", count(res.Batch))
+	}
+	if res.Rate > 0 {
+		load += ", at " + rate(res.Rate)
+	} else if res.Workload == "pub" {
+		load += ", flat out"
+	}
+	rows := [][]string{{"workload", shape}, {"", load}}
+	if d := durability(res); d != "" {
+		rows = append(rows, []string{"durability", d})
+	} else {
+		gaps := "none"
+		if res.Gaps > 0 {
+			gaps = plural(res.Gaps, "offset") + " passed over by the filter"
+		}
+		rows = append(rows, []string{"checked", "CRC of every batch, offset of every record; gaps: " + gaps})
+	}
+	rows = append(rows, []string{"throughput", fmt.Sprintf("%s, %s/s, in %s", rate(res.PerSecond()), size(uint64(res.BytesPerSecond())), span(res.Took))})
+	if l := res.Latency; l != nil {
+		rows = append(rows, []string{"latency", "p50 " + span(l.P50) + "  p90 " + span(l.P90) + "  p99 " + span(l.P99) + "  p99.9 " + span(l.P999) + "  max " + span(l.Max)},
+			[]string{"", "from " + res.From})
+	}
+	if disk != nil {
+		rows = append(rows, []string{"disk", fmt.Sprintf("4 KiB write+fdatasync p50 %s  p99 %s  in %s, just before", span(disk.Latency.P50), span(disk.Latency.P99), disk.Dir)})
+	}
+	host, _ := os.Hostname()
+	rows = append(rows, []string{"machine", fmt.Sprintf("%s, %s, %s, node %s", orDash(host), plural(runtime.NumCPU(), "CPU"), runtime.Version(), r.address())})
+	table(r.app.out, rows)
+}
+
+// byTime is the progress of a run that lasts so long, in milliseconds.
+func byTime(total time.Duration) func(uint64, time.Duration) int64 {
+	return func(_ uint64, took time.Duration) int64 {
+		if took == 0 {
+			return total.Milliseconds()
+		}
+		return min(took, total).Milliseconds()
+	}
+}
+
+// byCount is the progress of a run over so many records; 0: nobody knows.
+func byCount(total uint64) func(uint64, time.Duration) int64 {
+	return func(done uint64, took time.Duration) int64 {
+		if took == 0 {
+			return int64(total)
+		}
+		return int64(done)
+	}
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tidewire/tidewire/broker"
+)
+
+const devLong = `Run a node to try things on: on loopback, with its data in ./tidewire-data (or DIR), and
+streams made as soon as somebody publishes. It is as durable as any other node. Ctrl-C
+ends it; started again on the same directory it goes on where it was.`
+
+const devExample = `  tidewire dev
+  tidewire dev --temp                    # leaves nothing behind
+  tidewire dev ./playground --listen 127.0.0.1:7421`
+
+func (a *app) devCommand() *cobra.Command {
+	v := &server{app: a, dev: true}
+	var temp bool
+	c := &cobra.Command{
+		Use:     "dev [DIR]",
+		Short:   "Run a node to try things on",
+		Long:    devLong,
+		Example: devExample,
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			named := c.Flags().Changed("data")
+			switch {
+			case temp && (named || len(args) > 0):
+				return usage(c, errors.New("--temp makes a directory of its own: name none"))
+			case named && len(args) > 0:
+				return usage(c, errors.New("the directory is named twice, by --data and as DIR"))
+			case len(args) > 0:
+				v.data = args[0]
+			case temp:
+				if v.data, err = os.MkdirTemp("", "tidewire-dev-*"); err != nil {
+					return &problem{what: "there is no temporary directory", err: err}
+				}
+				defer func() { err = errors.Join(err, os.RemoveAll(v.data)) }()
+			}
+			return v.run(c, func(n *broker.Node) { v.welcome(n, temp) })
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&v.listen, "listen", defaultServer, "`ADDRESS` to listen on; port 0 takes a free one")
+	f.StringVar(&v.data, "data", "tidewire-data", "`DIR` of the data; made if it is not there")
+	f.BoolVar(&temp, "temp", false, "keep the data in a temporary directory, removed at the end")
+	v.logFlags(c, "warn")
+	return c
+}
+
+// welcome says what there is now and what to try.
+func (v *server) welcome(n *broker.Node, temp bool) {
+	dir, err := filepath.Abs(v.data)
+	if err != nil {
+		dir = v.data
+	}
+	fate := "kept"
+	if temp {
+		fate = "removed at the end"
+	}
+	at := v.app.self
+	if addr := n.Addr().String(); addr != defaultServer {
+		at += " --server " + addr
+	}
+	fmt.Fprintf(v.app.out, `Tidewire is ready.
+
+  address  %s
+  data     %s (%s)
+  acks     after fsync on 1 of 1
+
+Try, in another terminal:
+
+  %[4]s pub orders.new 'hello'       publish a record; the stream is made by that
+  %[4]s sub 'orders.>'               read it, and what follows
+  %[4]s stream ls                    what there is
+  %[4]s bench pub                    how fast it is
+
+Ctrl-C stops it.
+`, n.Addr(), dir, fate, at)
+}

@@ -1,0 +1,371 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Publish, read, look: what a person does in the first minute, as it is printed.
+func TestFirstMinute(t *testing.T) {
+	c := newCLI(t, startNode(t, t.TempDir(), true))
+	var story strings.Builder
+	step := func(args ...string) {
+		fmt.Fprintf(&story, "$ tidewire %s\n%s", strings.Join(args, " "), scrub(c.ok(args...)))
+	}
+	step("pub", "orders.new", "hello")
+	step("pub", "orders.new", `{"id": 7}`, "--key", "customer-9", "--header", "trace=4bf9", "--header", "empty=", "--json")
+	c = c.typing("first line\n\nthird line, without an end")
+	step("pub", "orders.paid", "-")
+	step("sub", "orders.>", "--count", "5")
+	step("sub", "orders.new", "--count", "2", "--format", `%S/%p %o %t %s key=%k headers=%h value=%v%%\n`)
+	step("sub", "orders.new", "--count", "2", "--json")
+	step("sub", "orders.*", "--from", "3", "--count", "1", "--format", `[%v]\n`)
+	step("stream", "ls")
+	step("stream", "show", "orders")
+	step("stream", "show", "orders", "--json")
+	golden(t, "first-minute.txt", story.String())
+}
+
+func TestStreams(t *testing.T) {
+	c := newCLI(t, startNode(t, t.TempDir(), false))
+	var story strings.Builder
+	step := func(args ...string) {
+		r := c.run(args...)
+		fmt.Fprintf(&story, "$ tidewire %s\n%s%s", strings.Join(args, " "), scrub(r.out), scrub(r.err))
+		if r.code != 0 {
+			fmt.Fprintf(&story, "exit code %d\n", r.code)
+		}
+	}
+	step("stream", "ls")
+	step("stream", "ls", "--json")
+	step("pub", "nowhere", "x")
+	step("stream", "create", "logs", "--partitions", "4", "--max-age", "7d", "--max-bytes", "10GiB", "--max-records", "1000000")
+	step("stream", "create", "shop", "--subject", "orders.>", "--subject", "returns.*")
+	step("stream", "create", "shop", "--subject", "orders.>", "--subject", "returns.*") // again: no error
+	step("stream", "create", "shop")
+	step("stream", "create", "mine", "--subject", "orders.new")
+	step("stream", "create", "bad name")
+	step("stream", "create", "mine", "--subject", "a..b")
+	step("stream", "ls")
+	step("stream", "ls", "--names")
+	step("stream", "show", "logs")
+	step("stream", "show", "nope")
+	step("stream", "rm", "nope", "--yes")
+	step("stream", "rm", "shop")
+	c.typed = true
+	c = c.typing("n\n")
+	step("stream", "rm", "shop")
+	c = c.typing("y\n")
+	step("stream", "rm", "shop")
+	step("stream", "rm", "logs", "--purge", "--yes", "--json")
+	step("stream", "ls")
+	golden(t, "streams.txt", story.String())
+}
+
+// Everything that may stand in a record comes back as it was.
+func TestBytesComeBack(t *testing.T) {
+	c := newCLI(t, startNode(t, t.TempDir(), true))
+	lines := []string{"", " ", "\r", "\x00\x01", "\xff\xfe", "grün €", strings.Repeat("x", 900_000), `{"a":"b"}`, "\t"}
+	in := strings.Join(lines, "\n") + "\n"
+	if got := c.typing(in).ok("pub", "bytes", "-", "--quiet", "--compress", "--batch-bytes", "64KiB"); got != "" {
+		t.Errorf("--quiet says %q", got)
+	}
+	if got := c.ok("sub", "bytes", "--count", strconv.Itoa(len(lines))); got != in {
+		t.Errorf("%d bytes came back, %d were published", len(got), len(in))
+	}
+	out := c.ok("sub", "bytes", "--count", strconv.Itoa(len(lines)), "--json")
+	for i, line := range strings.Split(strings.TrimSpace(out), "\n") {
+		var r struct {
+			Offset          int
+			Value, Encoding string
+		}
+		if err := json.Unmarshal([]byte(line), &r); err != nil || r.Offset != i {
+			t.Fatalf("%.100q: offset %d, %v", line, r.Offset, err)
+		}
+		want := lines[i]
+		switch r.Encoding {
+		case "utf8":
+		case "base64":
+			var raw []byte
+			if err := json.Unmarshal([]byte(strconv.Quote(r.Value)), &raw); err != nil {
+				t.Fatal(err)
+			}
+			r.Value = string(raw)
+		default:
+			t.Errorf("encoding is %q", r.Encoding)
+		}
+		if r.Value != want {
+			t.Errorf("record %d came back as %.40q, was %.40q", i, r.Value, want)
+		}
+	}
+}
+
+func TestPubLines(t *testing.T) {
+	n := startNode(t, t.TempDir(), true)
+	c := newCLI(t, n)
+	var in strings.Builder
+	for i := range 20_000 {
+		fmt.Fprintln(&in, i)
+	}
+	var s pubSummary
+	if err := json.Unmarshal([]byte(c.typing(in.String()).ok("pub", "n", "--json", "--batch-records", "100", "--in-flight", "64KiB")), &s); err != nil {
+		t.Fatal(err)
+	}
+	if s.Records != 20_000 || s.Bytes != uint64(in.Len()-20_000) || s.Quorum != 1 || s.Voters != 1 || s.Latency.Count != 20_000 || s.Latency.P50 <= 0 {
+		t.Errorf("summary is %+v, latency %+v", s, s.Latency)
+	}
+	if got := c.ok("sub", "n", "--count", "20000"); got != in.String() {
+		t.Error("the lines came back changed")
+	}
+	if got := c.ok("pub", "n"); got != "nothing to publish: the input was empty\n" {
+		t.Errorf("without input: %q", got)
+	}
+	// Keys pick the partition, and --from next sees nothing of before.
+	c.ok("stream", "create", "keyed", "--partitions", "8")
+	c.typing("a\nb\nc\n").ok("pub", "keyed", "-", "--key", "k")
+	places := map[string]bool{}
+	for line := range strings.Lines(c.ok("sub", "keyed", "--count", "3", "--format", `%p\n`)) {
+		places[line] = true
+	}
+	if len(places) != 1 {
+		t.Errorf("records of one key are in partitions %v", places)
+	}
+}
+
+func TestPubRefused(t *testing.T) {
+	n := startNode(t, t.TempDir(), true)
+	c := newCLI(t, n)
+	c.fails(exitError, []string{"pub", "a b", "x"}, "the record was not stored", "space")
+	c.fails(exitError, []string{"pub", "orders.*", "x"}, "the record was not stored", "wildcard")
+	c.fails(exitError, []string{"pub", "a", strings.Repeat("x", 1<<20)}, "the record was not stored", "limit", "split it")
+	over := c.typing("fine\n" + strings.Repeat("x", 2<<20) + "\nnever read\n")
+	over.fails(exitError, []string{"pub", "a", "-"}, "reading stopped at line 2", "longer than 1,048,576 bytes", "the lines before it are stored")
+	// Just under what is read, and yet too much with what a record needs besides.
+	c.typing("fine too\n"+strings.Repeat("x", 1<<20)+"\n").fails(exitError, []string{"pub", "a", "-"}, "line 2 was not stored", "split it")
+	if got := c.ok("sub", "a", "--count", "2"); got != "fine\nfine too\n" {
+		t.Errorf("stored is %q", got)
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	c := newCLI(t, nil)
+	c.env["TIDEWIRE_SERVER"] = "127.0.0.1:1" // nobody listens on tcpmux
+	for _, args := range [][]string{{"pub", "a", "x"}, {"sub", "a"}, {"stream", "ls"}, {"bench", "pub"}, {"bench", "sub"}, {"bench", "rtt"}} {
+		c.fails(exitError, args, "no connection to 127.0.0.1:1", "connection refused", "start a node with `tidewire dev`")
+	}
+	c.fails(exitError, []string{"pub", "a", "x", "--server", "127.0.0.1:2"}, "no connection to 127.0.0.1:2")
+	c.fails(exitError, []string{"pub", "a", "x", "--server", "what:is:this"}, "what:is:this")
+}
+
+func TestSubFrom(t *testing.T) {
+	n := startNode(t, t.TempDir(), true)
+	c := newCLI(t, n)
+	c.typing("0\n1\n2\n3\n4\n").ok("pub", "s", "-")
+	for from, want := range map[string]string{"first": "0", "last": "4", "3": "3", "1h": "0", "2020-01-01": "0"} {
+		if got := c.ok("sub", "s", "--count", "1", "--from", from); got != want+"\n" {
+			t.Errorf("--from %s begins with %q, not %s", from, got, want)
+		}
+	}
+	c.fails(exitError, []string{"sub", "a..b"}, "cannot read a..b", "empty token")
+}
+
+// A subscription that begins with what is next waits for it, also where no stream is yet, and prints
+// each record when it comes, not when a buffer is full.
+func TestSubFollows(t *testing.T) {
+	n := startNode(t, t.TempDir(), true)
+	c := newCLI(t, n)
+	for _, x := range []struct{ subject, from string }{{"later.one", "next"}, {"other.one", "first"}} {
+		var out, stderr buffer
+		a := &app{in: strings.NewReader(""), out: &out, err: &stderr, getenv: func(k string) string { return c.env[k] }}
+		done := make(chan int)
+		go func() { done <- a.run([]string{"sub", x.subject, "--from", x.from, "--count", "2"}) }()
+		waitFor(t, "the notice", func() bool { return strings.Contains(stderr.String(), "no stream captures "+x.subject+" yet") })
+		c.ok("pub", x.subject, "one")
+		waitFor(t, "the first record", func() bool { return out.String() == "one\n" })
+		c.ok("pub", x.subject, "two")
+		if code := <-done; code != 0 || out.String() != "one\ntwo\n" {
+			t.Errorf("exit code %d, output %q, %s", code, out.String(), stderr.String())
+		}
+	}
+}
+
+// waitFor waits for what another goroutine or process brings about.
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(20 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited for %s in vain", what)
+		}
+	}
+}
+
+func TestBench(t *testing.T) {
+	n := startNode(t, t.TempDir(), false)
+	c := newCLI(t, n)
+	run := func(args ...string) (m map[string]any) {
+		t.Helper()
+		out := c.ok(append(append([]string{"bench"}, args...), "--json")...)
+		if err := json.Unmarshal([]byte(out), &m); err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	check := func(m map[string]any, want map[string]any) {
+		t.Helper()
+		for k, v := range want {
+			if !reflect.DeepEqual(m[k], v) {
+				t.Errorf("%s %s is %v, not %v", m["workload"], k, m[k], v)
+			}
+		}
+	}
+	m := run("pub", "--records", "5000", "--warmup", "0", "--size", "64", "--connections", "2", "--partitions", "3", "--in-flight", "500", "--batch", "50", "--disk", t.TempDir())
+	check(m, map[string]any{"workload": "pub", "records": 5000.0, "bytes": 320000.0, "partitions": 3.0, "connections": 2.0, "in_flight": 500.0,
+		"batch": 50.0, "size_bytes": 64.0, "durability": "every ack: fsynced on 1 of 1", "latency_from": "the call to its ack"})
+	if l := m["latency"].(map[string]any); l["count"] != 5000.0 || l["p50_us"].(float64) <= 0 || l["max_us"].(float64) < l["p99_us"].(float64) {
+		t.Errorf("latency is %v", l)
+	}
+	if d := m["disk"].(map[string]any); d["write_bytes"] != 4096.0 {
+		t.Errorf("disk is %v", d)
+	}
+	check(run("sub"), map[string]any{"workload": "sub", "records": 4999.0, "partitions": 3.0, "connections": 1.0, "durability": ""})
+	check(run("pub", "--records", "50", "--warmup", "0", "--in-flight", "1", "--batch", "1"), map[string]any{"records": 50.0, "in_flight": 1.0, "batch": 1.0})
+	check(run("pub", "--duration", "100ms", "--warmup", "50ms", "--rate", "1000"), map[string]any{"records": 100.0, "rate_wanted": 1000.0,
+		"latency_from": "the time a record was meant to be sent to its ack"})
+	check(run("rtt", "--duration", "100ms", "--warmup", "50ms", "--rate", "2000"), map[string]any{"workload": "rtt", "records": 200.0, "quorum": 1.0})
+
+	golden(t, "bench.txt", benchNumbers(c.ok("bench", "pub", "--records", "100", "--warmup", "0", "--disk", ".")+
+		c.ok("bench", "pub", "--records", "100", "--warmup", "0", "--rate", "5000", "--batch", "1")+c.ok("bench", "sub", "--records", "100")))
+	c.fails(exitError, []string{"bench", "sub", "--subject", "nothing"}, "no records are stored under nothing", "tidewire bench pub")
+	c.fails(exitError, []string{"bench", "pub", "--partitions", "5"}, "has 3 partitions, not 5")
+	c.fails(exitError, []string{"bench", "pub", "--disk", "/nonexistent"}, "the disk could not be measured")
+}
+
+// benchNumbers scrubs what depends on the machine.
+func benchNumbers(s string) string {
+	var out strings.Builder
+	for line := range strings.Lines(scrub(s)) {
+		if strings.HasPrefix(line, "machine") {
+			line = "machine  MACHINE\n"
+		}
+		out.WriteString(strings.Join(strings.Fields(line), " ") + "\n")
+	}
+	return out.String()
+}
+
+func TestCompletionOfStreams(t *testing.T) {
+	n := startNode(t, t.TempDir(), false)
+	c := newCLI(t, n)
+	c.ok("stream", "create", "alpha")
+	c.ok("stream", "create", "beta")
+	if got := c.ok("__complete", "stream", "show", ""); !strings.HasPrefix(got, "alpha\nbeta\n") {
+		t.Errorf("completed are %q", got)
+	}
+}
+
+func TestLog(t *testing.T) {
+	dir := t.TempDir()
+	n := startNode(t, dir, true)
+	c := newCLI(t, n)
+	c.ok("pub", "orders.new", "hello", "--key", "k", "--header", "h=v")
+	c.typing("one\n\xff\n").ok("pub", "orders.new", "-", "--compress")
+	c.fails(exitDataDir, []string{"log", "verify", dir}, "a node runs on "+dir, fmt.Sprintf("process %d", os.Getpid()), "stop that process first")
+	c.fails(exitDataDir, []string{"log", "dump", filepath.Join(dir, "partitions", "1")}, "a node runs on "+dir)
+	stopNode(t, n)
+
+	before := fingerprint(t, dir)
+	story := "$ tidewire log verify DIR\n" + c.ok("log", "verify", dir) + "$ tidewire log verify DIR/partitions/1 --json\n" +
+		c.ok("log", "verify", filepath.Join(dir, "partitions", "1"), "--json") + "$ tidewire log dump DIR/partitions/1\n" +
+		c.ok("log", "dump", filepath.Join(dir, "partitions", "1")) + "$ tidewire log dump DIR/partitions/1 --from 1 --json\n" +
+		c.ok("log", "dump", filepath.Join(dir, "partitions", "1"), "--from", "1", "--json")
+	golden(t, "log.txt", scrub(strings.ReplaceAll(story, dir, "DIR")))
+	if out := c.ok("log", "dump", dir, "--from", "2", "--limit", "1"); !strings.Contains(out, `"\xff"`) || strings.Contains(out, "hello") {
+		t.Errorf("--from 2 --limit 1 prints %s", out)
+	}
+	if out := c.ok("log", "dump", filepath.Join(dir, "catalog")); !strings.Contains(out, `"op":"create-stream"`) {
+		t.Errorf("the catalog is %s", out)
+	}
+	if after := fingerprint(t, dir); !reflect.DeepEqual(before, after) {
+		t.Error("looking has changed the files")
+	}
+
+	c.fails(exitError, []string{"log", "verify", filepath.Join(dir, "nope")}, "there is no directory")
+	c.fails(exitError, []string{"log", "verify", filepath.Join(dir, "node.json")}, "is a file")
+	c.fails(exitError, []string{"log", "verify", t.TempDir()}, "there is no log in")
+}
+
+// fingerprint is every file below dir: its bytes and when it was changed.
+func fingerprint(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	m := map[string]string{}
+	err := filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
+		if err != nil || info.IsDir() {
+			m[path] = "dir"
+			return err
+		}
+		b, err := os.ReadFile(path)
+		m[path] = info.ModTime().String() + string(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// Damage is found, named exactly, and does not hide what is around it.
+func TestLogVerifyFindsDamage(t *testing.T) {
+	dir := t.TempDir()
+	n := startNode(t, dir, true)
+	c := newCLI(t, n)
+	for i := range 5 { // an entry each
+		c.ok("pub", "d", fmt.Sprintf("record %d", i))
+	}
+	stopNode(t, n)
+	part := filepath.Join(dir, "partitions", "1")
+	segments, err := filepath.Glob(filepath.Join(part, "*.seg"))
+	if err != nil || len(segments) != 1 {
+		t.Fatalf("segments %v, %v", segments, err)
+	}
+	b, err := os.ReadFile(segments[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := strings.Index(string(b), "record 2")
+	b[at] ^= 1
+	if err := os.WriteFile(segments[0], b, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	r := c.run("log", "verify", dir)
+	if r.code != 1 || !strings.Contains(r.out, "offsets [2, 3) cannot be read") || !strings.Contains(r.out, "4 records in 4 batches") ||
+		!strings.Contains(r.out, "2 logs, 4 records: damage in 1 of them") {
+		t.Errorf("exit code %d\n%s%s", r.code, r.out, r.err)
+	}
+	r = c.run("log", "verify", part, "--json")
+	var reports []logReport
+	if err := json.Unmarshal([]byte(r.out), &reports); err != nil || r.code != 1 || len(reports) != 1 || len(reports[0].Damage) != 1 ||
+		reports[0].Damage[0].Start != 2 || reports[0].Damage[0].End != 3 || reports[0].State != "damaged" {
+		t.Errorf("exit code %d, %v: %s", r.code, err, r.out)
+	}
+	r = c.run("log", "dump", part)
+	if r.code != 1 || !strings.Contains(r.out, "DAMAGE: ") || !strings.Contains(r.out, "record 1") || !strings.Contains(r.out, "record 3") {
+		t.Errorf("exit code %d\n%s%s", r.code, r.out, r.err)
+	}
+	if err := os.Remove(filepath.Join(part, "manifest")); err != nil {
+		t.Fatal(err)
+	}
+	if r = c.run("log", "verify", dir); r.code != 1 || !strings.Contains(r.out, "UNREADABLE") {
+		t.Errorf("without a manifest: exit code %d\n%s", r.code, r.out)
+	}
+}

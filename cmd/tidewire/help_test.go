@@ -1,0 +1,105 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+// Every command has a help of its own, with a summary and examples, kept as a golden file.
+func TestHelp(t *testing.T) {
+	c := newCLI(t, nil)
+	var walk func(cmd *cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		if cmd.Name() == "help" || cmd.Name() == "completion" || cmd.Parent() != nil && cmd.Parent().Name() == "completion" {
+			return
+		}
+		args := strings.Fields(cmd.CommandPath())[1:]
+		out := c.ok(append(args, "--help")...)
+		golden(t, "help/"+strings.ReplaceAll(cmd.CommandPath(), " ", "-")+".txt", out)
+		if cmd.Example == "" && !cmd.Hidden {
+			t.Errorf("%s has no example", cmd.CommandPath())
+		}
+		for line := range strings.Lines(out) {
+			if len([]rune(strings.TrimRight(line, "\n"))) > 120 {
+				t.Errorf("%s --help has a line wider than 120: %q", cmd.CommandPath(), line)
+			}
+		}
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+		}
+	}
+	a := &app{getenv: func(string) string { return "" }}
+	walk(a.root())
+	if got := c.ok("--help"); strings.Contains(got, "demo") {
+		t.Error("the hidden verb is shown")
+	}
+	if got := c.ok(); got != c.ok("--help") {
+		t.Error("no arguments are not --help")
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	c := newCLI(t, nil)
+	for _, x := range []struct {
+		args  string
+		words []string
+	}{
+		{"pup", []string{`there is no command "pup"`, "did you mean tidewire pub"}},
+		{"quux", []string{`there is no command "quux"`, "see tidewire --help"}},
+		{"stream lx", []string{`there is no stream command "lx"`, "did you mean tidewire stream ls"}},
+		{"log veryfy d", []string{"did you mean tidewire log verify"}},
+		{"--nope", []string{"unknown flag: --nope", "see tidewire --help"}},
+		{"pub", []string{"accepts between 1 and 2 arg(s)", "see tidewire pub --help"}},
+		{"pub a b c", []string{"accepts between 1 and 2 arg(s)"}},
+		{"pub a b --header x", []string{`--header "x" is not NAME=VALUE`}},
+		{"pub a b --header =x", []string{"is not NAME=VALUE"}},
+		{"pub a b --batch-records 0", []string{"--batch-records 0 is not 1 to 65535"}},
+		{"pub a b --batch-bytes 2MiB", []string{"is not 1KiB to 1MiB"}},
+		{"pub a b --batch-bytes lots", []string{`"lots" is no number of bytes`}},
+		{"pub a b --timeout 0s", []string{"--timeout 0s is not above 0"}},
+		{"pub a b --timeout soon", []string{"invalid argument", "soon"}},
+		{"sub", []string{"accepts 1 arg(s), received 0"}},
+		{"sub a --from yesterday", []string{`--from "yesterday" is no place to begin`, "first, last, next"}},
+		{"sub a --format %q", []string{`unknown %q`, "%v value"}},
+		{"sub a --count 0", []string{"--count 0 would print nothing"}},
+		{"sub a --json --format %v", []string{"--format and --json exclude each other"}},
+		{"stream ls --json -n", []string{"--names and --json exclude each other"}},
+		{"stream create", []string{"accepts 1 arg(s), received 0"}},
+		{"stream create a --partitions 0", []string{"--partitions 0 is below 1"}},
+		{"stream create a --max-age tomorrow", []string{`"tomorrow" is no duration`}},
+		{"stream create a --max-age -1h", []string{"not above 0"}},
+		{"bench pub --in-flight 0", []string{"--in-flight 0 is below 1"}},
+		{"bench pub --rate -1", []string{"rate -1 is below 0"}},
+		{"bench pub --batch 70000", []string{"batch 70000 is not 1 to 65,535 records"}},
+		{"bench rtt --rate 0", []string{"--rate 0 is not above 0"}},
+		{"server", []string{"--data is missing"}},
+		{"server --data d --listen here", []string{`--listen "here" is no address`}},
+		{"server --data d --log-level loud", []string{`--log-level "loud" is not debug`}},
+		{"server --data d --log-format xml", []string{`--log-format "xml" is not text or json`}},
+		{"dev a --temp", []string{"--temp makes a directory of its own"}},
+		{"dev a --data b", []string{"named twice"}},
+		{"version now", []string{"unknown command \"now\" for \"tidewire version\""}},
+	} {
+		c.fails(exitUsage, strings.Fields(x.args), append(x.words, "error: ")...)
+	}
+	typed := newCLI(t, nil)
+	typed.typed = true
+	typed.fails(exitUsage, []string{"pub", "a"}, "there is nothing to publish")
+}
+
+func TestVersionAndCompletion(t *testing.T) {
+	c := newCLI(t, nil)
+	if out := c.ok("version"); !strings.HasPrefix(out, "tidewire 0.") || !strings.Contains(out, "protocol  1\n") {
+		t.Errorf("version says %q", out)
+	}
+	if out := c.ok("version", "--json"); !strings.Contains(out, `"protocol": 1`) || !strings.Contains(out, `"durable": true`) {
+		t.Errorf("version --json says %q", out)
+	}
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		if out := c.ok("completion", shell); len(out) < 500 || !strings.Contains(out, "tidewire") {
+			t.Errorf("completion for %s: %q", shell, out)
+		}
+	}
+}

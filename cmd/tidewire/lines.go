@@ -1,0 +1,50 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// lineReader cuts its input into lines. Lines longer than limit are an error: memory stays bounded
+// whatever comes in.
+type lineReader struct {
+	r     *bufio.Reader
+	limit int
+	long  []byte // a line that did not fit the reader's buffer
+	line  int    // number of the line last returned, from 1
+}
+
+func newLineReader(r io.Reader, limit int) *lineReader {
+	return &lineReader{r: bufio.NewReaderSize(r, 256<<10), limit: limit}
+}
+
+// next gives the next line without its newline, valid until the call after; io.EOF after the last. A last line
+// need not end in a newline.
+func (l *lineReader) next() ([]byte, error) {
+	l.line++
+	b, err := l.r.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		l.long = l.long[:0]
+		for errors.Is(err, bufio.ErrBufferFull) && len(l.long)+len(b) <= l.limit+1 {
+			l.long = append(l.long, b...)
+			b, err = l.r.ReadSlice('\n')
+		}
+		l.long = append(l.long, b...)
+		b = l.long
+	}
+	switch {
+	case err == nil:
+		b = b[:len(b)-1]
+	case errors.Is(err, io.EOF) && len(b) == 0:
+		return nil, io.EOF
+	case errors.Is(err, io.EOF), errors.Is(err, bufio.ErrBufferFull): // too long, said below
+	default:
+		return nil, err
+	}
+	if len(b) > l.limit {
+		return nil, fmt.Errorf("it is longer than %s bytes, which is the most the node takes in a record", count(l.limit))
+	}
+	return b, nil
+}

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tidewire/tidewire/proto/wire"
+	"github.com/tidewire/tidewire/raft"
+	"github.com/tidewire/tidewire/storage"
+)
+
+const verifyLong = logLong + `
+
+verify reads all of it, and checks the checksum of every frame, batch and snapshot, the
+chain from frame to frame, and that offsets follow one another without a gap. Damage is
+reported by file, byte and exact range of offsets.
+
+A torn tail is not damage: it is what a crash in the middle of a write leaves, holds
+nothing that was acknowledged, and is cut when the node starts.
+
+Exit codes: 0 all is well, 1 damage was found, 75 a node runs on the directory.`
+
+// logReport is what verify found in one log.
+type logReport struct {
+	Log      string       `json:"log"`
+	State    string       `json:"state"` // ok, damaged, unreadable
+	Error    string       `json:"error,omitempty"`
+	Clean    bool         `json:"closed_in_good_order"`
+	Segments int          `json:"segments"`
+	Bytes    int64        `json:"bytes"`
+	First    uint64       `json:"first_offset"`
+	Next     uint64       `json:"next_offset"`
+	Entries  uint64       `json:"entries"`
+	Batches  uint64       `json:"batches"`
+	Records  uint64       `json:"records"` // that can be read
+	Torn     *tornTail    `json:"torn_tail,omitempty"`
+	Damage   []damageItem `json:"damage,omitempty"`
+}
+
+type tornTail struct {
+	Path     string `json:"path"`
+	Position int64  `json:"position"`
+	Bytes    int64  `json:"bytes"`
+	Offset   uint64 `json:"offset"`
+}
+
+type damageItem struct {
+	Path     string `json:"path,omitempty"`
+	Position int64  `json:"position"`
+	Start    uint64 `json:"start_offset"` // offsets [start, end) cannot be read
+	End      uint64 `json:"end_offset"`
+	Reason   string `json:"reason"`
+}
+
+func (a *app) logVerifyCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "verify DIR",
+		Short:   "Check every checksum and offset",
+		Long:    verifyLong,
+		Example: "  tidewire log verify ./tidewire-data\n  tidewire log verify ./tidewire-data/partitions/1 --json",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			set, err := openLogs(args[0])
+			if err != nil {
+				return err
+			}
+			defer set.fs.Close()
+			reports, err := a.verifyAll(set, asJSON)
+			if err != nil {
+				return err
+			}
+			if err := set.stopped(); err != nil { // started meanwhile
+				return err
+			}
+			if asJSON {
+				if err := writeJSON(a.out, reports); err != nil {
+					return err
+				}
+			} else {
+				a.sumUp(reports)
+			}
+			if slices.ContainsFunc(reports, func(r *logReport) bool { return r.State != "ok" }) {
+				return errSilent(exitError)
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func (a *app) verifyAll(set *logSet, quiet bool) ([]*logReport, error) {
+	reports := []*logReport{}
+	err := set.each(func(name string, l *storage.Log, err error) error {
+		r := &logReport{Log: name}
+		reports = append(reports, r)
+		if err != nil {
+			r.unreadable(err)
+		} else if err := r.verify(l); err != nil {
+			return &problem{what: "verifying " + name + " stopped", err: err}
+		}
+		if !quiet {
+			a.sayVerified(r)
+		}
+		return nil
+	})
+	return reports, err
+}
+
+func (r *logReport) unreadable(err error) {
+	r.State, r.Error = "unreadable", unreadable(err)
+	if errors.Is(err, storage.ErrRemoved) {
+		r.State = "ok"
+	}
+}
+
+// verify reads the log twice: frames and snapshots as storage checks them, then the batches within.
+func (r *logReport) verify(l *storage.Log) error {
+	found, bounds := l.Recovered(), l.Bounds()
+	r.Clean, r.Segments, r.Bytes = found.Clean, bounds.Segments, bounds.Bytes
+	r.First, r.Next = uint64(bounds.Start), uint64(bounds.End)
+	r.Entries = uint64(bounds.Last + 1 - bounds.First)
+	if found.CutNonZero {
+		r.Torn = &tornTail{found.CutPath, found.CutPosition, found.CutBytes, uint64(found.CutOffset)}
+	}
+	damage, err := l.Verify()
+	if err != nil {
+		return err
+	}
+	for _, c := range append(found.Damaged, damage...) {
+		r.damaged(damageItem{c.Path, c.Position, uint64(c.Start), uint64(c.End), c.Reason})
+	}
+	if isCatalog(l) {
+		r.Next = r.First // its entries are commands, no records
+	} else if err := r.batches(l, bounds); err != nil {
+		return err
+	}
+	r.State = "ok"
+	if len(r.Damage) > 0 {
+		r.State = "damaged"
+	}
+	return nil
+}
+
+// damaged adds what is not known yet: the active segment is looked at twice.
+func (r *logReport) damaged(d damageItem) {
+	if !slices.Contains(r.Damage, d) {
+		r.Damage = append(r.Damage, d)
+	}
+}
+
+// batches checks what is in the frames, and that nothing is missing between them.
+func (r *logReport) batches(l *storage.Log, bounds storage.Bounds) error {
+	reader := l.Reader(bounds.Start)
+	defer reader.Close()
+	next := bounds.Start
+	for next < bounds.End {
+		entries, err := reader.Next(bounds.End, 4<<20)
+		if c, ok := errors.AsType[*storage.CorruptError](err); ok && c.End > next {
+			r.damaged(damageItem{c.Path, c.Position, uint64(c.Start), uint64(c.End), c.Reason})
+			next = c.End
+			reader.Seek(next)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if len(entries) == 0 {
+			r.damaged(damageItem{Start: uint64(next), End: uint64(bounds.End), Reason: "nothing is stored here"})
+			return nil
+		}
+		for i := range entries {
+			e := &entries[i]
+			if e.Base > next {
+				r.damaged(damageItem{Start: uint64(next), End: uint64(e.Base), Reason: "offsets are missing"})
+			}
+			end := e.Base + storage.Offset(e.Records)
+			err := eachBatch(e, func(raft.Descriptor, *wire.Batch, []byte) error { r.Batches++; return nil })
+			if err != nil {
+				r.damaged(damageItem{Start: uint64(e.Base), End: uint64(end), Reason: fmt.Sprintf("entry %d: %v", e.Index, err)})
+			} else {
+				r.Records += uint64(end - max(e.Base, bounds.Start))
+			}
+			next = end
+		}
+	}
+	return nil
+}
+
+func (a *app) sayVerified(r *logReport) {
+	var s []string
+	if r.Error != "" {
+		s = append(s, r.Error)
+	} else {
+		s = append(s, numbered(r.Entries, "entry", "entries"), plural(r.Segments, "segment"), size(r.Bytes))
+		if r.Next > 0 {
+			s = append([]string{fmt.Sprintf("%s in %s", plural(r.Records, "record"), numbered(r.Batches, "batch", "batches")), offsetsText(storage.Offset(r.First), storage.Offset(r.Next))}, s...)
+		}
+		if !r.Clean {
+			s = append(s, "not closed in good order")
+		}
+	}
+	state := r.State
+	if state != "ok" {
+		state = a.red(strings.ToUpper(state))
+	}
+	fmt.Fprintf(a.out, "%-14s %s  %s\n", r.Log, state, strings.Join(s, ", "))
+	if t := r.Torn; t != nil {
+		fmt.Fprintf(a.out, "               torn tail: %s at byte %s of %s are no whole write; nothing of it was acknowledged, the next start cuts it\n",
+			plural(t.Bytes, "byte"), count(t.Position), t.Path)
+	}
+	for _, d := range r.Damage {
+		where := ""
+		if d.Path != "" {
+			where = fmt.Sprintf(" (%s, byte %s)", d.Path, count(d.Position))
+		}
+		fmt.Fprintf(a.out, "               %s cannot be read: %s%s\n", offsetsText(storage.Offset(d.Start), storage.Offset(d.End)), d.Reason, where)
+	}
+}
+
+func (a *app) sumUp(reports []*logReport) {
+	var records uint64
+	damaged := 0
+	for _, r := range reports {
+		records += r.Records
+		if r.State != "ok" {
+			damaged++
+		}
+	}
+	verdict := "no damage"
+	if damaged > 0 {
+		verdict = a.red(fmt.Sprintf("damage in %d of them", damaged))
+	}
+	fmt.Fprintf(a.out, "%s, %s: %s\n", plural(len(reports), "log"), plural(records, "record"), verdict)
+}

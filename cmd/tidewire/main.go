@@ -1,0 +1,25 @@
+// Command tidewire is the whole of Tidewire in one binary: the node, and the tools to use and
+// examine one. A file a verb; flags become a Config of the package that does the work, and errors
+// become words (problem.go) and an exit code.
+package main
+
+import (
+	"os"
+
+	"golang.org/x/term"
+)
+
+func main() {
+	a := &app{
+		self:     os.Args[0],
+		in:       os.Stdin,
+		out:      os.Stdout,
+		err:      os.Stderr,
+		getenv:   os.Getenv,
+		exit:     os.Exit,
+		typed:    term.IsTerminal(int(os.Stdin.Fd())),
+		terminal: term.IsTerminal(int(os.Stderr.Fd())),
+	}
+	a.color = a.terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	os.Exit(a.run(os.Args[1:]))
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// app is what a verb knows of the world around it.
+type app struct {
+	self     string // how this program was called
+	in       io.Reader
+	out      io.Writer // results
+	err      io.Writer // everything said beside them
+	getenv   func(string) string
+	exit     func(code int) // ends the process at once, without unwinding
+	typed    bool           // in is a terminal: somebody would have to type
+	terminal bool           // err is a terminal: somebody is watching
+	color    bool
+}
+
+// run does what args say and returns the exit code.
+func (a *app) run(args []string) int {
+	root := a.root()
+	root.SetArgs(append([]string{}, args...)) // not nil: cobra would take the process's own
+	return a.report(root.ExecuteContext(context.Background()))
+}
+
+const rootLong = `Tidewire is a durable streaming broker. An acknowledged record is fsynced on a
+majority of its replicas; offsets have no gaps, nothing is lost, doubled or reordered.
+
+This one binary is the node, and the tools to use and examine one.`
+
+const rootExample = `  tidewire dev                          # a node to try things on, in this terminal
+  tidewire pub orders.new 'hello'       # in another: publish a record
+  tidewire sub 'orders.>'               # and read it, and what follows
+
+  seq 1000000 | tidewire pub numbers -  # a record a line
+  tidewire stream ls                    # what is there
+  tidewire bench pub                    # how fast it is, on this machine`
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "tidewire",
+		Short:         "a durable streaming broker",
+		Long:          rootLong,
+		Example:       rootExample,
+		SilenceErrors: true, // said by report
+		SilenceUsage:  true,
+		RunE:          verbs,
+	}
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err) })
+	root.AddGroup(
+		&cobra.Group{ID: "node", Title: "Run a node:"},
+		&cobra.Group{ID: "use", Title: "Use one:"},
+		&cobra.Group{ID: "look", Title: "Measure and examine:"},
+	)
+	add := func(group string, verbs ...*cobra.Command) {
+		for _, c := range verbs {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("node", a.devCommand(), a.serverCommand())
+	add("use", a.pubCommand(), a.subCommand(), a.streamCommand())
+	add("look", a.benchCommand(), a.logCommand())
+	root.AddCommand(a.versionCommand(), a.demoCommand())
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	refuseUnknown(root)
+	return root
+}
+
+// verbs is what a command does that only has verbs below it.
+func verbs(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return c.Help()
+	}
+	what := "command"
+	if c.HasParent() {
+		what = c.Name() + " command"
+	}
+	p := &problem{what: fmt.Sprintf("there is no %s %q", what, args[0]), code: exitUsage,
+		todo: fmt.Sprintf("see %s --help", c.CommandPath())}
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		p.todo = "did you mean " + c.CommandPath() + " " + strings.Join(near, ", or "+c.CommandPath()+" ") + "?"
+	}
+	return p
+}
+
+// refuseUnknown lets wrong arguments of c and of all below it end as usage errors.
+func refuseUnknown(c *cobra.Command) {
+	c.SuggestionsMinimumDistance = 2
+	if c.HasSubCommands() {
+		c.Args = cobra.ArbitraryArgs
+		if c.Run == nil && c.RunE == nil {
+			c.RunE = verbs
+		}
+	} else if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return usage(c, err)
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		refuseUnknown(sub)
+	}
+}
+
+// usage makes err an error of how the command was called.
+func usage(c *cobra.Command, err error) error {
+	if p := new(problem); errors.As(err, &p) {
+		return err
+	}
+	return &problem{what: c.CommandPath() + " was not called right", err: err, code: exitUsage,
+		todo: "see " + c.CommandPath() + " --help"}
+}

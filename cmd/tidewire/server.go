@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/storage"
+)
+
+const serverLong = `Run a node until SIGTERM or SIGINT.
+
+When it takes clients it prints one line to standard output, "ready ADDRESS", and
+nothing else there; its log goes to standard error. The first signal drains: clients
+are told to go, what they have in flight is answered, and everything is closed (at most
+10 s). A second signal ends it at once, which loses nothing that was acknowledged.
+
+There is no TLS and no access control yet, so a node binds loopback unless --insecure.
+
+Exit codes:
+  0   stopped in good order
+  1   an error: the address is in use, the network failed, a second signal came
+  2   wrong usage
+  74  a write to disk failed: nothing more is acknowledged, what was acknowledged is on disk
+  75  the data directory was refused: in use, not a node's, of another version, or damaged`
+
+const serverExample = `  tidewire server --data /var/lib/tidewire
+  tidewire server --data ./node1 --listen 127.0.0.1:0 --log-format json`
+
+// server is the flags of a node.
+type server struct {
+	app       *app
+	listen    string
+	data      string
+	insecure  bool
+	dev       bool
+	logLevel  string
+	logFormat string
+}
+
+func (a *app) serverCommand() *cobra.Command {
+	v := &server{app: a}
+	c := &cobra.Command{
+		Use:     "server",
+		Short:   "Run a node",
+		Long:    serverLong,
+		Example: serverExample,
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if v.data == "" {
+				return usage(c, errors.New("--data is missing: name the directory of the node's data"))
+			}
+			return v.run(c, func(n *broker.Node) { fmt.Fprintf(a.out, "ready %s\n", n.Addr()) })
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&v.listen, "listen", defaultServer, "`ADDRESS` to listen on; port 0 takes a free one")
+	f.StringVar(&v.data, "data", "", "`DIR` of the node's data; made if it is not there (required)")
+	f.BoolVar(&v.insecure, "insecure", false, "allow an address others can reach, though anybody may do anything")
+	f.BoolVar(&v.dev, "dev", false, "create a stream when somebody publishes to a subject that none captures")
+	v.logFlags(c, "info")
+	return c
+}
+
+func (v *server) logFlags(c *cobra.Command, level string) {
+	c.Flags().StringVar(&v.logLevel, "log-level", level, "log from `LEVEL` on: debug, info, warn, error")
+	c.Flags().StringVar(&v.logFormat, "log-format", "text", "text or json")
+}
+
+// run starts a node, calls ready, and stops the node when told to.
+func (v *server) run(c *cobra.Command, ready func(*broker.Node)) error {
+	if _, _, err := net.SplitHostPort(v.listen); err != nil {
+		return usage(c, fmt.Errorf("--listen %q is no address: give host:port, such as %s", v.listen, defaultServer))
+	}
+	log, err := v.app.logger(v.logLevel, v.logFormat)
+	if err != nil {
+		return usage(c, err)
+	}
+	defer func() { _ = log.Sync() }()
+	spread(v.app.getenv)
+
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	n, err := broker.Start(c.Context(), broker.Config{
+		Address:  v.listen,
+		Insecure: v.insecure,
+		DataDir:  v.data,
+		Dev:      v.dev,
+		Logger:   log,
+		Fatal: func(error) { // logged by the node
+			_ = log.Sync()
+			v.app.exit(exitWrite)
+		},
+	})
+	if err != nil {
+		return v.notStarted(err)
+	}
+	ready(n)
+	return v.wait(n, signals, log)
+}
+
+// spread gives the scheduler more threads than cores: a goroutine in fdatasync keeps its thread, and
+// with as many as cores the rest starves beside it (measured, DESIGN.md §6). GOMAXPROCS in the environment wins.
+func spread(getenv func(string) string) {
+	if getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(16, runtime.NumCPU()))
+	}
+}
+
+// wait drains at the first signal and gives up at the second.
+func (v *server) wait(n *broker.Node, signals <-chan os.Signal, log *zap.Logger) error {
+	select {
+	case s := <-signals:
+		log.Info("draining; the same signal again stops at once", zap.Stringer("signal", s))
+	case <-n.Failed():
+		return &problem{what: "the node can serve no more", err: n.Err(), code: nodeCode(n.Err())}
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- n.Stop(context.Background()) }()
+	select {
+	case err := <-stopped:
+		if err != nil {
+			return &problem{what: "the node did not stop in good order", err: err, todo: "nothing acknowledged is lost; the next start recovers"}
+		}
+		return nil
+	case <-signals:
+		_ = log.Sync()
+		return &problem{what: "stopped at once, by a second signal", todo: "nothing acknowledged is lost; the next start recovers"}
+	}
+}
+
+func (v *server) notStarted(err error) error {
+	p := &problem{what: "the node did not start", err: err, code: nodeCode(err)}
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		p.what = "the node did not start: " + v.listen + " is in use"
+		p.err = errors.New("another process listens there, perhaps another node")
+		p.todo = "stop that one, or give another address with --listen (port 0 takes a free one)"
+	case strings.Contains(err.Error(), "insecure"):
+		p.todo = "listen on 127.0.0.1, or allow it with --insecure"
+	}
+	return p
+}
+
+// nodeCode is the exit code for what ended a node, or kept it from starting.
+func nodeCode(err error) int {
+	switch {
+	case errors.Is(err, broker.ErrDataDir), errors.Is(err, storage.ErrForeign), errors.Is(err, storage.ErrVersion),
+		errors.Is(err, storage.ErrNoManifest), errors.Is(err, storage.ErrCorrupt), errors.Is(err, fs.ErrPermission):
+		return exitDataDir
+	case errors.Is(err, storage.ErrFailed):
+		return exitWrite
+	}
+	return exitError
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	client "github.com/tidewire/tidewire/client/go"
+)
+
+const streamLong = `A stream captures subjects and keeps their records, in one or more partitions. The
+subjects of two streams never overlap.`
+
+func (a *app) streamCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "stream",
+		Aliases: []string{"streams"},
+		Short:   "List, create, show and delete streams",
+		Long:    streamLong,
+		Example: "  tidewire stream ls\n  tidewire stream create orders --partitions 4 --max-age 30d\n  tidewire stream show orders",
+	}
+	c.AddCommand(a.streamLsCommand(), a.streamCreateCommand(), a.streamShowCommand(), a.streamRmCommand())
+	return c
+}
+
+// streamJSON is a stream as --json prints it.
+type streamJSON struct {
+	Name       string          `json:"name"`
+	ID         uint64          `json:"id"`
+	Subjects   []string        `json:"subjects"`
+	Created    time.Time       `json:"created"`
+	Replicas   int             `json:"replicas"`
+	MaxAge     float64         `json:"max_age_s,omitempty"`
+	MaxBytes   uint64          `json:"max_bytes,omitempty"`
+	MaxRecords uint64          `json:"max_records,omitempty"`
+	Deleted    bool            `json:"deleted,omitempty"`
+	Records    uint64          `json:"records"`
+	Bytes      uint64          `json:"bytes"`
+	Partitions []partitionJSON `json:"partitions"`
+}
+
+type partitionJSON struct {
+	Number        uint32 `json:"number"`
+	First         uint64 `json:"first_offset"`
+	Next          uint64 `json:"next_offset"` // what the next record will get
+	Bytes         uint64 `json:"bytes"`
+	Leader        uint64 `json:"leader"`
+	LeaderAddress string `json:"leader_address,omitempty"`
+	Epoch         uint64 `json:"epoch"`
+}
+
+func toJSON(st *client.Stream) streamJSON {
+	out := streamJSON{Name: st.Name, ID: st.ID, Subjects: st.Subjects, Created: st.Created.UTC(), Replicas: st.Replicas,
+		MaxAge: st.MaxAge.Seconds(), MaxBytes: st.MaxBytes, MaxRecords: st.MaxRecords, Deleted: st.Deleted,
+		Records: st.Records(), Bytes: st.Bytes(), Partitions: []partitionJSON{}}
+	for _, p := range st.Partitions {
+		out.Partitions = append(out.Partitions, partitionJSON{p.Number, p.LogStart, p.HighWatermark, p.Bytes, p.Leader, p.LeaderAddress, p.Epoch})
+	}
+	return out
+}
+
+// keeps is a stream's retention in words.
+func keeps(st *client.Stream) string {
+	var s []string
+	if st.MaxAge > 0 {
+		s = append(s, ageText(st.MaxAge))
+	}
+	if st.MaxBytes > 0 {
+		s = append(s, size(st.MaxBytes)+" a partition")
+	}
+	if st.MaxRecords > 0 {
+		s = append(s, plural(st.MaxRecords, "record")+" a partition")
+	}
+	if len(s) == 0 {
+		return "everything"
+	}
+	return "at most " + strings.Join(s, ", ")
+}
+
+func (a *app) streamLsCommand() *cobra.Command {
+	var asJSON, names bool
+	var cn *connection
+	c := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List the streams",
+		Example: "  tidewire stream ls\n  tidewire stream ls --names | xargs -n1 tidewire stream show",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if asJSON && names {
+				return usage(c, errors.New("--names and --json exclude each other"))
+			}
+			return cn.call(c.Context(), func(ctx context.Context, cl *client.Client) error {
+				streams, err := cl.Streams(ctx)
+				if err != nil {
+					return &problem{what: "cannot list the streams", err: err}
+				}
+				return a.printStreams(streams, asJSON, names)
+			})
+		},
+	}
+	cn = a.connection(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVarP(&names, "names", "n", false, "print the names alone, one a line")
+	return c
+}
+
+func (a *app) printStreams(streams []client.Stream, asJSON, names bool) error {
+	switch {
+	case asJSON:
+		out := []streamJSON{}
+		for i := range streams {
+			out = append(out, toJSON(&streams[i]))
+		}
+		return writeJSON(a.out, out)
+	case names:
+		for i := range streams {
+			fmt.Fprintln(a.out, streams[i].Name)
+		}
+	case len(streams) == 0:
+		fmt.Fprintln(a.err, "there are no streams; make one with `tidewire stream create NAME`")
+	default:
+		rows := [][]string{{"NAME", "SUBJECTS", "PARTITIONS", "RECORDS", "ON DISK", "KEEPS"}}
+		for i := range streams {
+			st := &streams[i]
+			rows = append(rows, []string{st.Name, strings.Join(st.Subjects, " "), strconv.Itoa(len(st.Partitions)),
+				count(st.Records()), size(st.Bytes()), keeps(st)})
+		}
+		table(a.out, rows)
+	}
+	return nil
+}

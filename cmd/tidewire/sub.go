@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	client "github.com/tidewire/tidewire/client/go"
+	"github.com/tidewire/tidewire/proto/wire"
+)
+
+const subLong = `Read the records whose subject FILTER matches, from the first one kept, and go on with
+what is published, until Ctrl-C or --count.
+
+A filter is a subject in which a token may be *, which stands for any one token, and
+the last may be >, which stands for one or more. It selects from every stream and
+partition, also from those that come later. Records of one partition come in order.
+
+--from says where to begin:
+  first       the oldest record kept (default)
+  last        the newest record of each partition
+  next        what is published from now on
+  4711        that offset (the filter must select one partition)
+  10m         what was stored in the last ten minutes; 36h, 7d
+  2026-01-02T15:04:05Z  what was stored since then; also 2026-01-02, 2026-01-02T15:04:05
+
+--format says what is printed of each record, as kcat does; default '%v\n':
+` + formatHelp
+
+const subExample = `  tidewire sub orders.new
+  tidewire sub 'orders.>' --from 10m
+  tidewire sub '>' --format '%t %s %o %v\n' --from next
+  tidewire sub orders.new --from 4711 --count 1 --json | jq .value`
+
+type sub struct {
+	*connection
+	from   string
+	count  uint64
+	format string
+	json   bool
+	quiet  bool
+}
+
+func (a *app) subCommand() *cobra.Command {
+	v := &sub{}
+	c := &cobra.Command{
+		Use:     "sub FILTER",
+		Short:   "Read records, and those that follow",
+		Long:    subLong,
+		Example: subExample,
+		Args:    cobra.ExactArgs(1),
+		RunE:    func(c *cobra.Command, args []string) error { return v.run(c, args[0]) },
+	}
+	v.connection = a.connection(c)
+	f := c.Flags()
+	f.StringVar(&v.from, "from", "first", "`WHERE` to begin: first, last, next, an offset, a time or how long ago")
+	f.Uint64Var(&v.count, "count", 0, "end after `N` records")
+	f.StringVar(&v.format, "format", defaultFormat, "what to print of each record")
+	f.BoolVar(&v.json, "json", false, "print a JSON object a line; \"encoding\" says how the value stands there")
+	f.BoolVar(&v.quiet, "quiet", false, "say nothing on stderr but errors")
+	return c
+}
+
+func (v *sub) run(c *cobra.Command, filter string) error {
+	start, err := parseFrom(v.from, time.Now())
+	if err != nil {
+		return usage(c, err)
+	}
+	line, err := parseFormat(v.format)
+	if err != nil {
+		return usage(c, err)
+	}
+	write := line.append
+	if v.json && c.Flags().Changed("format") {
+		return usage(c, errors.New("--format and --json exclude each other"))
+	}
+	if v.json {
+		write = appendRecordJSON
+	}
+	if c.Flags().Changed("count") && v.count == 0 {
+		return usage(c, errors.New("--count 0 would print nothing"))
+	}
+	ctx, stop := interruptible(c.Context())
+	defer stop()
+	cl, err := v.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	s, err := v.subscribe(ctx, cl, filter, start)
+	if err != nil {
+		return &problem{what: fmt.Sprintf("cannot read %s", filter), err: err}
+	}
+	defer s.Close()
+	return v.read(ctx, s, write)
+}
+
+func (v *sub) subscribe(ctx context.Context, cl *client.Client, filter string, start client.Start) (*client.Subscription, error) {
+	ctx, cancel := v.request(ctx)
+	defer cancel()
+	s, err := cl.Subscribe(ctx, filter, start)
+	if err != nil || v.quiet {
+		return s, err
+	}
+	if streams, err := cl.Streams(ctx); err == nil && !slices.ContainsFunc(streams, func(st client.Stream) bool { return captures(&st, filter) }) {
+		fmt.Fprintf(v.app.err, "no stream captures %s yet; waiting for one\n", filter)
+	}
+	return s, nil
+}
+
+// captures reports whether some subject is both the stream's and matched by filter.
+func captures(st *client.Stream, filter string) bool {
+	return !st.Deleted && slices.ContainsFunc(st.Subjects, func(s string) bool { return wire.Overlap(s, filter) })
+}
+
+// read prints records until there are enough, or ctx ends.
+func (v *sub) read(ctx context.Context, s *client.Subscription, write func([]byte, *client.Record) []byte) error {
+	out := newOutput(v.app.out)
+	began := time.Now()
+	var records, bytes uint64
+	var failed error
+	damaged := false
+	for r, err := range s.All(ctx) {
+		if err != nil {
+			if v.passable(err) {
+				damaged = true
+				continue
+			}
+			if ctx.Err() == nil {
+				failed = &problem{what: "reading stopped", err: err}
+			}
+			break
+		}
+		if out.append(func(b []byte) []byte { return write(b, &r) }) != nil {
+			break // close says why
+		}
+		bytes += uint64(len(r.Value))
+		if records++; records == v.count {
+			break
+		}
+	}
+	if err := out.close(); failed == nil && err != nil {
+		failed = &problem{what: "writing the records failed", err: err}
+	}
+	if !v.quiet && (ctx.Err() != nil || v.app.terminal) {
+		took := time.Since(began)
+		fmt.Fprintf(v.app.err, "%s, %s in %s\n", plural(records, "record"), size(bytes), span(took))
+	}
+	if failed == nil && damaged {
+		return errSilent(exitError)
+	}
+	return failed
+}
+
+// passable says what is missing and reports whether reading goes on behind it.
+func (v *sub) passable(err error) bool {
+	e, ok := errors.AsType[*client.Error](err)
+	switch {
+	case !ok:
+		return false
+	case errors.Is(err, client.ErrOffsetRange), errors.Is(err, client.ErrDataLoss):
+		fmt.Fprintf(v.app.err, "%s %s; going on at offset %s\n", v.app.red("missing:"), reason(err), count(e.Value))
+	case errors.Is(err, client.ErrChecksum):
+		fmt.Fprintf(v.app.err, "%s %s; asking for it again\n", v.app.red("damaged on the way:"), reason(err))
+	default:
+		return false
+	}
+	return true
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tidewire/tidewire/bench"
+	client "github.com/tidewire/tidewire/client/go"
+)
+
+// tracker follows records from the hand-over to the ack.
+type tracker struct {
+	began time.Time
+	spare []*inFlight // of the goroutine that hands over
+
+	mu             sync.Mutex
+	back           []*inFlight // returned by acks, taken over by spare as a whole
+	latency        *bench.Histogram
+	handed, acked  uint64 // records
+	bytes          uint64 // of acknowledged values
+	read           int64  // bytes of lines handed over
+	quorum, voters int
+	err            error
+	last           time.Time
+}
+
+// inFlight is one record on its way. Its callback is made once and used again.
+type inFlight struct {
+	began time.Time
+	bytes int
+	done  func(client.Ack, error)
+}
+
+func newTracker() *tracker {
+	now := time.Now()
+	return &tracker{began: now, last: now, latency: bench.NewHistogram()}
+}
+
+// handOver gives the callback for the next record. Its first failure ends everything through cancel.
+func (t *tracker) handOver(n int, cancel context.CancelCauseFunc) func(client.Ack, error) {
+	t.mu.Lock()
+	t.handed++
+	t.read += int64(n) + 1
+	if len(t.spare) == 0 {
+		t.spare, t.back = t.back, t.spare
+	}
+	t.mu.Unlock()
+	var f *inFlight
+	if n := len(t.spare); n > 0 {
+		f, t.spare = t.spare[n-1], t.spare[:n-1]
+	} else {
+		f = new(inFlight)
+		f.done = func(ack client.Ack, err error) { t.done(f, ack, err, cancel) }
+	}
+	f.began, f.bytes = time.Now(), n
+	return f.done
+}
+
+// takeBack says that the record last handed over was not taken.
+func (t *tracker) takeBack() {
+	t.mu.Lock()
+	t.handed--
+	t.mu.Unlock()
+}
+
+func (t *tracker) done(f *inFlight, ack client.Ack, err error, cancel context.CancelCauseFunc) {
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err != nil {
+		if t.err == nil {
+			t.err = err
+			cancel(err)
+		}
+		return
+	}
+	t.latency.Record(now.Sub(f.began))
+	t.acked++
+	t.bytes += uint64(f.bytes)
+	t.last = now
+	if t.voters == 0 || ack.Quorum < t.quorum {
+		t.quorum, t.voters = ack.Quorum, ack.Voters
+	}
+	t.back = append(t.back, f)
+}
+
+func (t *tracker) failure() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.err
+}
+
+func (t *tracker) progress() (done int64, text string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.read, fmt.Sprintf("%s acknowledged", plural(t.acked, "record"))
+}
+
+// watch ends everything when something is in flight and no ack has come for so long. The function it
+// returns stops the watch.
+func (t *tracker) watch(timeout time.Duration, cancel context.CancelCauseFunc) (stop func()) {
+	done := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(max(timeout/10, time.Millisecond))
+		defer tick.Stop()
+		acked, since := uint64(0), time.Now()
+		for {
+			select {
+			case <-done:
+				return
+			case now := <-tick.C:
+				t.mu.Lock()
+				idle := t.acked == t.handed || t.acked != acked
+				waiting := t.handed - t.acked
+				acked = t.acked
+				t.mu.Unlock()
+				if idle {
+					since = now
+				} else if now.Sub(since) > timeout {
+					cancel(&problem{what: fmt.Sprintf("no ack came for %s", span(timeout)),
+						err: fmt.Errorf("%s may or may not be stored", plural(waiting, "record"))})
+					return
+				}
+			}
+		}
+	}()
+	return sync.OnceFunc(func() { close(done) })
+}
+
+// pubSummary is what publishing came to.
+type pubSummary struct {
+	Records   uint64         `json:"records"`
+	Bytes     uint64         `json:"bytes"`
+	Took      time.Duration  `json:"took_ns"`
+	PerSecond float64        `json:"records_per_s"`
+	Latency   *bench.Latency `json:"ack_latency,omitempty"`
+	Quorum    int            `json:"quorum"`
+	Voters    int            `json:"voters"`
+}
+
+func (t *tracker) summary() pubSummary {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := pubSummary{Records: t.acked, Bytes: t.bytes, Took: t.last.Sub(t.began), Latency: t.latency.Latency(), Quorum: t.quorum, Voters: t.voters}
+	if s.Took > 0 {
+		s.PerSecond = float64(s.Records) / s.Took.Seconds()
+	}
+	return s
+}
+
+func (s pubSummary) String() string {
+	if s.Records == 0 {
+		return "nothing to publish: the input was empty"
+	}
+	return fmt.Sprintf("%s, %s in %s: %s, %s/s; ack p50 %s, p99 %s; every ack: %s",
+		plural(s.Records, "record"), size(s.Bytes), span(s.Took), rate(s.PerSecond), size(uint64(float64(s.Bytes)/max(s.Took.Seconds(), 1e-9))),
+		span(s.Latency.P50), span(s.Latency.P99), restsOn(s.Quorum, s.Voters))
+}
