@@ -10,11 +10,11 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
 	"github.com/tidewire/tidewire/cluster"
 	"github.com/tidewire/tidewire/proto/wire"
@@ -156,7 +156,7 @@ func (n *Node) listen() error {
 	// gnet hides why an address cannot be had ("bad file descriptor"), so it is tried first.
 	probe, err := net.Listen("tcp", n.cfg.Address)
 	if err != nil {
-		if errors.Is(err, unix.EADDRINUSE) {
+		if errors.Is(err, syscall.EADDRINUSE) {
 			return fmt.Errorf("address %s is in use: stop what listens there, or give another: %w", n.cfg.Address, err)
 		}
 		return fmt.Errorf("address %s: %w", n.cfg.Address, err)
@@ -275,7 +275,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	return n.stopErr
 }
 
-// drain waits until no client has anything in flight or unsent.
+// drain waits until no client has anything in flight, unsent or still arriving.
 func (n *Node) drain(ctx context.Context) {
 	tick := time.NewTicker(5 * time.Millisecond) // gnet tells nobody when a client has read
 	defer tick.Stop()
@@ -313,10 +313,15 @@ func (n *Node) drain(ctx context.Context) {
 	}
 }
 
-// busy counts sessions with something in flight or unsent.
+// quiet is how long a client must have been silent before it counts as done with what it was
+// sending when it was told to go: what is still in the sockets arrives sooner.
+const quiet = 250 * time.Millisecond
+
+// busy counts sessions with something in flight, unsent or still arriving.
 func (l *loop) busy() (count int) {
+	now := time.Now()
 	for s := range l.sessions {
-		if s.inFlight > 0 || len(s.out) > 0 || s.conn.OutboundBuffered() > 0 {
+		if s.inFlight > 0 || len(s.out) > 0 || s.conn.OutboundBuffered() > 0 || now.Sub(s.heard) < quiet {
 			count++
 		}
 	}

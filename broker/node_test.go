@@ -7,9 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/tidewire/tidewire/proto/wire"
 )
@@ -31,7 +30,7 @@ func TestStartRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	if err := refused(t, Config{Address: taken.Addr().String(), DataDir: t.TempDir()}); !errors.Is(err, unix.EADDRINUSE) {
+	if err := refused(t, Config{Address: taken.Addr().String(), DataDir: t.TempDir()}); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("port in use: %v", err)
 	}
 	if err := refused(t, Config{Address: "0.0.0.0:0", DataDir: t.TempDir()}); !strings.Contains(err.Error(), "insecure") {

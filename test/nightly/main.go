@@ -1,0 +1,127 @@
+// Command nightly runs what takes too long for every change: hundreds of power cuts and kills, every
+// fuzz target for minutes, a restart with 2 GiB, a node left idle. It writes a page with the figures:
+//
+//	go run ./test/nightly                       all of it, about an hour; as root, on Linux
+//	go run ./test/nightly -cuts 50 -fuzz 10s    a shorter one
+//
+// It runs every step even if one fails, and then exits with 1.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+type options struct {
+	cuts, kills int
+	fuzz        time.Duration
+	out         string
+}
+
+// step is one command of the run and what became of it.
+type step struct {
+	name string
+	args []string
+	env  []string
+	took time.Duration
+	err  error
+}
+
+func main() {
+	var o options
+	flag.IntVar(&o.cuts, "cuts", 500, "power cuts")
+	flag.IntVar(&o.kills, "kills", 200, "SIGKILLs")
+	flag.DurationVar(&o.fuzz, "fuzz", 2*time.Minute, "time for each fuzz target")
+	flag.StringVar(&o.out, "out", "docs/results/nightly.md", "page to write")
+	flag.Parse()
+	if err := run(o); err != nil {
+		fmt.Fprintln(os.Stderr, "nightly:", err)
+		os.Exit(1)
+	}
+}
+
+func run(o options) error {
+	dir, err := os.MkdirTemp("", "tidewire-nightly-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	figures := filepath.Join(dir, "figures")
+	steps, err := plan(o)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	failed := 0
+	for i := range steps {
+		s := &steps[i]
+		s.env = append(s.env, "TIDEWIRE_FIGURES="+figures)
+		fmt.Printf("--- %s\n", s.name)
+		s.run()
+		if s.err != nil {
+			failed++
+			fmt.Printf("--- %s: %v\n", s.name, s.err)
+		}
+	}
+	if err := write(o.out, began, steps, figures); err != nil {
+		return err
+	}
+	fmt.Printf("--- %d steps, %d failed, %s: %s\n", len(steps), failed, time.Since(began).Round(time.Second), o.out)
+	if failed > 0 {
+		return fmt.Errorf("%d of %d steps failed", failed, len(steps))
+	}
+	return nil
+}
+
+// plan lists the steps, the fuzz targets of all packages among them.
+func plan(o options) ([]step, error) {
+	test := func(name, run string, env ...string) step {
+		return step{name: name, env: env, args: []string{"go", "test", "-count=1", "-v", "-timeout", "3h", "-tags", "faults,nightly", "-run", run, "./test"}}
+	}
+	steps := []step{
+		test(fmt.Sprintf("%d power cuts", o.cuts), "^TestPowerCut", fmt.Sprintf("TIDEWIRE_POWER_CUTS=%d", o.cuts)),
+		test(fmt.Sprintf("%d kills", o.kills), "^TestKill$", fmt.Sprintf("TIDEWIRE_KILLS=%d", o.kills)),
+		test("faults of the disk", "^(TestFailedWrite|TestFailedSync|TestDiskFull|TestDamage)"),
+		test("a million records", "^(TestMillion|TestRetention)$"),
+		test("restart with 2 GiB", "^TestRestart$"),
+		test("idle", "^TestIdle$"),
+		{name: "end to end under the race detector", args: []string{"go", "test", "-count=1", "-race", "-timeout", "1h",
+			"-run", "^(TestKill|TestTerm|TestFilters|TestResume|TestSlowReaders|TestMillion)$", "./test"}},
+	}
+	targets, err := fuzzTargets()
+	for _, f := range targets {
+		steps = append(steps, step{name: fmt.Sprintf("fuzz %s %s", f.name, f.pkg),
+			args: []string{"go", "test", "-run", "^$", "-fuzz", "^" + f.name + "$", "-fuzztime", o.fuzz.String(), f.pkg}})
+	}
+	return steps, err
+}
+
+// run runs the command with its output passed on. Ctrl-C ends the step; its processes go with it.
+func (s *step) run() {
+	began := time.Now()
+	cmd := exec.Command(s.args[0], s.args[1:]...)
+	cmd.Env = append(os.Environ(), s.env...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	interrupt := make(chan os.Signal, 1)
+	signal.Notify(interrupt, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(interrupt)
+	if s.err = cmd.Start(); s.err != nil {
+		return
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case s.err = <-ended:
+	case <-interrupt:
+		_ = cmd.Process.Signal(os.Interrupt)
+		<-ended
+		s.err = fmt.Errorf("interrupted")
+	}
+	s.took = time.Since(began)
+}
