@@ -41,7 +41,9 @@ func (p *batches) get() *batch {
 
 // put takes a batch that neither a producer nor an outbox knows any more.
 func (p *batches) put(b *batch) {
-	mangle(b.buf)
+	if !reuseBatches {
+		return
+	}
 	clear(b.waits)
 	*b = batch{buf: b.buf[:0], waits: b.waits[:0]}
 	p.pool.Put(b)

@@ -2,4 +2,6 @@
 
 package client
 
+const reuseBatches = true
+
 func mangle([]byte) {}
