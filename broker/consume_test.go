@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -163,11 +164,106 @@ func TestCredit(t *testing.T) {
 			t.Fatalf("%+v", got)
 		}
 	}
-	q.send(wire.Credit{Bytes: 1 << 40}.AppendTo(nil, sub))
-	q.recvError(wire.CodeCredit)
+	q.send(wire.AppendEmpty(nil, wire.OpUnsub, sub))
+	q.recv(wire.OpOK)
 	q.send(wire.Credit{Bytes: 100}.AppendTo(nil, sub)) // of a subscription that ended: ignored
 	q.send(wire.Ping{}.AppendTo(nil, wire.OpPing, 901))
 	q.recv(wire.OpPong)
+	sub = q.subscribe(wire.Subscribe{Filter: "b"})
+	q.send(wire.Credit{Bytes: 1 << 40}.AppendTo(nil, sub))
+	q.recvError(wire.CodeCredit)
+	q.recvEnd()
+}
+
+// However many partitions have something to send, no frame is sent without credit for its first byte.
+func TestCreditOverColdPartitions(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.HotMemory = 1; c.SegmentBytes = 1 << 20 })
+	p, q := connect(t, n), connect(t, n)
+	st := p.create(wire.CreateStream{Name: "s", Partitions: 6})
+	big := string(make([]byte, 100<<10))
+	total := 0
+	for part := range uint32(6) {
+		for range 12 {
+			p.fill(st, part, []message{{"s", "", big}})
+			total++
+		}
+	}
+	const window = 300 << 10
+	credit := int64(window)
+	sub := q.subscribe(wire.Subscribe{Filter: "s", Credit: window})
+	for got := 0; got < total; {
+		f := q.recv(wire.OpRecords)
+		if credit <= 0 {
+			t.Fatalf("a frame at credit %d", credit)
+		}
+		size := int64(len(f.Body) + wire.HeaderBytes)
+		credit -= size
+		_, records := records(t, f)
+		got += len(records)
+		if credit <= 0 { // only now: several cursors must wait for it
+			q.send(wire.Credit{Bytes: uint64(window - credit)}.AppendTo(nil, sub))
+			credit = window
+		}
+	}
+}
+
+// A subscription from NEXT sees what is published behind its OK, whatever else goes on.
+func TestFromNextIsTheMomentOfOK(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.HotMemory = 1 })
+	p, q := connect(t, n), connect(t, n)
+	st := p.streamOf("a")
+	for i := range uint64(20) {
+		sub := q.subscribe(wire.Subscribe{Filter: "a", Start: wire.Start{From: wire.FromNext}})
+		p.fill(st, 0, values("a", 1, "v%d"))
+		if got := q.receive(sub, 1); got[0].offset != i {
+			t.Fatalf("got %+v, want offset %d", got, i)
+		}
+		q.send(wire.AppendEmpty(nil, wire.OpUnsub, sub))
+		q.recv(wire.OpOK)
+	}
+}
+
+// Who is caught up holds no file: retention gives the space back.
+func TestWaitingReadersHoldNoSegment(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.HotMemory = 1; c.SegmentBytes = 1 << 20 })
+	p, q := connect(t, n), connect(t, n)
+	st := p.streamOf("a")
+	big := string(make([]byte, 200<<10))
+	for range 10 {
+		p.fill(st, 0, []message{{"a", "", big}})
+	}
+	sub := q.subscribe(wire.Subscribe{Filter: "a"})
+	q.receive(sub, 10)
+	part := n.partitions.all()[partKey{st.ID, 0}]
+	waits := func() bool {
+		found := make(chan bool, len(n.loops))
+		for _, l := range n.loops {
+			l.post(func() {
+				for s := range l.sessions {
+					if sub, ok := s.conversations[sub].(*subscription); ok {
+						c := sub.cursors[partKey{st.ID, 0}]
+						found <- c.state == cursorWaiting && !c.cold && !c.reader.Holds()
+						return
+					}
+				}
+				found <- false
+			})
+		}
+		any := false
+		for range n.loops {
+			any = <-found || any
+		}
+		return any
+	}
+	for deadline := time.Now().Add(patience); !waits(); {
+		if time.Now().After(deadline) {
+			t.Fatal("the cursor keeps its segment")
+		}
+		runtime.Gosched()
+	}
+	if part.raft.HighWatermark() != 10 {
+		t.Error("high watermark", part.raft.HighWatermark())
+	}
 }
 
 func TestSubscribeResumesAtPositions(t *testing.T) {

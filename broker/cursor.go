@@ -22,8 +22,16 @@ const (
 
 // sink is whom a cursor reads for: a subscription or a fetch. Its methods run on the loop.
 type sink interface {
-	// room says how many bytes of batches may be read now; 0: none, and the sink feeds the cursor later.
+	// open says whether a frame may be sent now; if not, the sink feeds the cursor later.
+	open() bool
+	// room says how many bytes may be read now for frames to come: what open grants, less what is
+	// reserved for reads under way.
 	room() int
+	// reserve counts bytes a read was asked for; release takes that back when it has ended, and
+	// woken lets others have what is left.
+	reserve(bytes int)
+	release(bytes int)
+	woken()
 	// ready takes a RECORDS frame of size bytes, which stands at the end of the session's output.
 	// It reports whether the cursor goes on.
 	ready(c *cursor, size int) bool
@@ -41,18 +49,22 @@ type cursor struct {
 	sink    sink
 	corr    uint32
 	filter  *filter // nil: everything
-	reader  *storage.Reader
 	state   cursorState
+	start   wire.Start
+	located bool   // next is known: start has been resolved
 	next    uint64 // first offset not yet sent or filtered out
 	told    uint64 // what the last RECORDS said of it
-	start   wire.Start
-	located bool // next is known: start has been resolved
+	after   uint64 // next, once the frame that is being built is sent
+	pending bool   // frame waits for credit
 
-	// What a read in progress was asked for and found; the reader goroutine's while it has the cursor.
-	ask    int
-	frame  []byte // a whole RECORDS frame, or empty if everything was filtered out
-	after  uint64
-	failed error
+	// The reader goroutine's while it has the cursor (state cursorReading).
+	reader  *storage.Reader
+	stale   bool   // reader does not stand at next: moving it may touch the disk
+	cold    bool   // reader holds a segment: closing it may touch the disk
+	leaving bool   // asked only to let go of that segment
+	ask     int    // bytes asked for, reserved with the sink
+	frame   []byte // a whole RECORDS frame, or empty if everything was filtered out
+	err     error
 }
 
 // chunkBytes is about how many bytes of batches one RECORDS carries.
@@ -62,45 +74,78 @@ const chunkBytes = 256 << 10
 // client how far it is, so that resuming does not begin far behind.
 const tellEvery = 1 << 16
 
-// turnBytes is how much one cursor delivers before others of its loop have their turn.
+// turnBytes is how much one cursor looks at before others of its loop have their turn.
 const turnBytes = 1 << 20
 
 func (c *cursor) readable() bool { return c.next < uint64(c.part.raft.HighWatermark()) }
+
+// locate resolves the starting point, as far as that needs no disk: a time is left to a reader
+// goroutine. The answer to the request that made the cursor comes after it, so that whatever is
+// acknowledged behind that answer is behind FromNext.
+func (c *cursor) locate() error {
+	high, first := uint64(c.part.raft.HighWatermark()), uint64(c.part.raft.LogStart())
+	switch c.start.From {
+	case wire.FromFirst:
+		c.next = first
+	case wire.FromLast:
+		c.next = max(first, high-min(high, 1))
+	case wire.FromNext:
+		c.next = high
+	case wire.FromOffset:
+		if c.next = c.start.Value; c.next > high {
+			return &offsetRangeError{c.next, high}
+		}
+	case wire.FromTime:
+		return nil
+	}
+	c.located, c.told = true, c.next
+	c.reader = c.part.raft.Reader(storage.Offset(c.next))
+	return nil
+}
+
+// offsetRangeError is said by the leader of an offset above its high watermark.
+type offsetRangeError struct{ offset, high uint64 }
+
+func (e *offsetRangeError) Error() string { return "offset out of range" }
 
 // feed moves the cursor as far as memory, credit and the client allow. It runs on the loop; what
 // needs the disk, or a batch cut, goes on in a reader goroutine.
 func (c *cursor) feed() {
 	s := c.session
-	for turn := 0; c.state == cursorIdle; {
+	for turn := 0; c.state == cursorIdle && s.state != stateClosed && !s.closing; {
 		if turn > turnBytes {
 			s.loop.post(c.feed)
 			return
 		}
-		if s.state == stateClosed || s.closing {
+		switch {
+		case !c.sink.open():
+			c.rest(cursorStarved)
+			return
+		case s.node.outbound.Load() > s.node.cfg.OutboundMemory, s.backlog() > sessionBacklog:
+			c.rest(cursorParked)
+			return
+		case c.pending:
+			c.pending = false
+			turn += len(c.frame)
+			s.write(c.frame)
+			c.deliver(len(c.frame), nil)
+			continue
+		case c.located && !c.readable():
+			if c.sink.caughtUp(c) {
+				c.rest(cursorWaiting)
+			}
 			return
 		}
 		room := c.sink.room()
-		switch {
-		case room <= 0:
-			c.state = cursorStarved
+		if room <= 0 {
+			c.rest(cursorStarved)
 			return
-		case s.node.outbound.Load() > s.node.cfg.OutboundMemory, s.backlog() > sessionBacklog:
-			c.state = cursorParked
-			s.loop.park(c)
-			return
-		case !c.located:
+		}
+		if !c.located || c.stale {
 			c.read(room)
-			return
-		case !c.readable():
-			if !c.sink.caughtUp(c) {
-				return
-			}
-			c.state = cursorWaiting
-			c.watch().add(c)
 			return
 		}
 		limit := c.part.raft.HighWatermark()
-		before := c.reader.Position()
 		entries, err := c.reader.NextHot(limit, min(room, chunkBytes))
 		if errors.Is(err, storage.ErrCold) {
 			c.read(room)
@@ -111,16 +156,40 @@ func (c *cursor) feed() {
 			continue
 		}
 		if c.cutNeeded(entries) {
-			c.reader.Seek(before)
+			c.stale = true // NextHot has moved the reader
 			c.read(room)
 			return
+		}
+		for _, e := range entries {
+			turn += len(e.Payload)
 		}
 		at := len(s.output())
 		c.after = entriesEnd(entries, c.next)
 		s.out, err = c.build(s.out, entries, uint64(limit))
-		size := len(s.out) - at
-		turn += size
-		c.deliver(size, err)
+		c.deliver(len(s.out)-at, err)
+	}
+}
+
+// contained does a step of the cursor; a panic in it costs its session and no other.
+func (c *cursor) contained(step func(*cursor)) {
+	defer c.session.contain()
+	step(c)
+}
+
+// rest leaves the cursor in a state that something else ends. A reader that holds a segment lets
+// go of it first, in a reader goroutine: retention would wait for as long as the cursor does.
+func (c *cursor) rest(in cursorState) {
+	if c.cold {
+		c.leaving = true
+		c.submit()
+		return
+	}
+	c.state = in
+	switch in {
+	case cursorWaiting:
+		c.watch().add(c)
+	case cursorParked:
+		c.session.loop.park(c)
 	}
 }
 
@@ -142,6 +211,7 @@ func (c *cursor) deliver(size int, err error) {
 		return
 	}
 	c.told = c.next
+	c.session.account()
 	if !c.sink.ready(c, size) {
 		c.end()
 	}
@@ -149,23 +219,21 @@ func (c *cursor) deliver(size int, err error) {
 
 // fail tells the sink of an error, behind what could not be read if that is known.
 func (c *cursor) fail(err error) {
+	if c.part.gone.Load() {
+		c.end() // the stream was deleted: its sessions are told by forget
+		return
+	}
 	before := c.next
 	var corrupt *storage.CorruptError
 	switch {
 	case errors.As(err, &corrupt):
-		c.seek(max(before, uint64(corrupt.End)))
+		c.next = max(before, uint64(corrupt.End))
 	case errors.Is(err, storage.ErrOutOfRange):
-		c.seek(max(before, uint64(c.part.raft.LogStart())))
+		c.next = max(before, uint64(c.part.raft.LogStart()))
 	}
+	c.stale = true
 	if !c.sink.failed(c, err, c.next > before) {
 		c.end()
-	}
-}
-
-func (c *cursor) seek(to uint64) {
-	c.next = to
-	if c.reader != nil {
-		c.reader.Seek(storage.Offset(to))
 	}
 }
 
@@ -183,38 +251,57 @@ func (c *cursor) end() {
 }
 
 func (c *cursor) closeReader() {
-	if c.reader != nil {
+	if c.reader != nil && c.cold {
+		c.session.node.readers.submit(job{close: c.reader})
+	} else if c.reader != nil {
 		c.reader.Close()
-		c.reader = nil
 	}
+	c.reader, c.frame, c.pending = nil, nil, false
 }
 
-// read hands the cursor to a reader goroutine.
+// read hands the cursor to a reader goroutine, to read up to room bytes.
 func (c *cursor) read(room int) {
-	c.state = cursorReading
 	c.ask = min(room, chunkBytes)
-	c.session.node.readers.submit(c)
+	c.sink.reserve(c.ask)
+	c.submit()
 }
 
-// run reads, off the loop.
+func (c *cursor) submit() {
+	c.state = cursorReading
+	c.session.node.readers.submit(job{cursor: c})
+}
+
+// run does what the cursor was handed over for, off the loop.
 func (c *cursor) run() {
-	c.frame, c.failed, c.after = c.frame[:0], nil, c.next
-	if !c.located {
-		c.failed = c.locate()
+	if c.leaving { // a frame that is pending stays
+		c.reader.Leave()
+		c.cold = false
 		return
+	}
+	c.frame, c.err = c.frame[:0], nil
+	switch {
+	case !c.located:
+		at, err := c.part.raft.Log().FindTime(int64(min(c.start.Value, 1<<62)))
+		c.after, c.err = uint64(min(at, c.part.raft.HighWatermark())), err
+		c.reader = c.part.raft.Reader(storage.Offset(c.after))
+		return
+	case c.stale:
+		c.reader.Seek(storage.Offset(c.next))
+		c.stale = false
 	}
 	limit := c.part.raft.HighWatermark()
 	entries, err := c.reader.Next(limit, c.ask)
-	if err != nil {
-		c.failed = err
-		return
+	c.cold = c.reader.Holds()
+	if c.err = err; err == nil {
+		c.after = entriesEnd(entries, c.next)
+		c.frame, c.err = c.build(c.frame, entries, uint64(limit))
 	}
-	c.after = entriesEnd(entries, c.next)
-	c.frame, c.failed = c.build(c.frame, entries, uint64(limit))
 }
 
 // readDone takes the cursor back from its reader, on the loop.
 func (c *cursor) readDone() {
+	c.sink.release(c.ask)
+	c.ask = 0
 	if c.state == cursorEnded || c.session.state == stateClosed {
 		c.state = cursorEnded
 		c.closeReader()
@@ -222,55 +309,23 @@ func (c *cursor) readDone() {
 	}
 	c.state = cursorIdle
 	switch {
-	case c.failed != nil:
-		c.fail(c.failed)
+	case c.leaving:
+		c.leaving = false
+	case c.err != nil:
+		c.fail(c.err)
 	case !c.located:
-		c.located = true
-		c.next = c.after
+		c.located, c.next, c.told = true, c.after, c.after
+	case len(c.frame) == 0:
+		c.deliver(0, nil)
 	default:
-		if len(c.frame) > 0 {
-			c.session.write(c.frame)
-		}
-		c.deliver(len(c.frame), nil)
-	}
-	if cap(c.frame) > 2*chunkBytes || !c.readable() {
-		c.frame = nil // a caught-up or odd one keeps no buffer
+		c.pending = true
 	}
 	c.feed()
-}
-
-// locate resolves the starting point. It may read the disk.
-func (c *cursor) locate() error {
-	log := c.part.raft.Log()
-	high := uint64(c.part.raft.HighWatermark())
-	first := uint64(c.part.raft.LogStart())
-	switch c.start.From {
-	case wire.FromFirst:
-		c.after = first
-	case wire.FromLast:
-		c.after = max(first, high-min(high, 1))
-	case wire.FromNext:
-		c.after = high
-	case wire.FromOffset:
-		c.after = c.start.Value
-		if c.after > high {
-			return &offsetRangeError{c.after, high}
-		}
-	case wire.FromTime:
-		at, err := log.FindTime(int64(min(c.start.Value, 1<<62)))
-		if err != nil {
-			return err
-		}
-		c.after = min(uint64(at), high)
+	if !c.pending && c.state != cursorReading {
+		c.frame = nil // who rests keeps no buffer
 	}
-	c.reader = c.part.raft.Reader(storage.Offset(c.after))
-	return nil
+	c.sink.woken()
 }
-
-// offsetRangeError is said by the leader of an offset above its high watermark.
-type offsetRangeError struct{ offset, high uint64 }
-
-func (e *offsetRangeError) Error() string { return "offset out of range" }
 
 // entriesEnd is the offset behind the last of entries; next if there are none.
 func entriesEnd(entries []storage.Entry, next uint64) uint64 {
@@ -305,8 +360,7 @@ func (c *cursor) cutNeeded(entries []storage.Entry) bool {
 func (c *cursor) build(dst []byte, entries []storage.Entry, high uint64) ([]byte, error) {
 	out, end, err := c.assemble(dst, entries, high)
 	if err == nil && end < c.after {
-		c.after = end
-		c.reader.Seek(storage.Offset(end))
+		c.after, c.stale = end, true
 		out, _, err = c.assemble(dst, entries, high)
 	}
 	return out, err

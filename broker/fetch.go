@@ -35,13 +35,17 @@ func (s *session) fetch(corr uint32, q *wire.Fetch) error {
 		return &wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: 10 * time.Millisecond,
 			Message: fmt.Sprintf("%d bytes wait for this client to read them: read before fetching more", s.backlog())}
 	}
+	c := &cursor{session: s, part: p, corr: corr, start: q.Start}
+	if err := c.locate(); err != nil {
+		return s.node.readError(c, err)
+	}
 	r, err := s.begin(corr)
 	if err != nil {
 		return err
 	}
 	f := &fetch{request: *r, maxBytes: max(int(min(q.MaxBytes, uint32(s.frameLimit))), 1)}
 	f.deadline = time.Now().Add(min(q.MaxWait, maxFetchWait))
-	f.cursor = &cursor{session: s, part: p, sink: f, corr: corr, start: q.Start}
+	f.cursor, c.sink = c, f
 	s.conversations[corr] = f // in place of the plain request
 	if q.Read == wire.ReadMinOffset && uint64(p.raft.HighWatermark()) <= q.MinOffset {
 		// Only a replica that lags behind an acknowledgement waits here; the leader has what it acknowledged.
@@ -62,8 +66,15 @@ func (f *fetch) end() {
 	}
 }
 
+// open implements sink.
+func (f *fetch) open() bool { return true }
+
 // room implements sink.
 func (f *fetch) room() int { return f.maxBytes }
+
+func (f *fetch) reserve(int) {}
+func (f *fetch) release(int) {}
+func (f *fetch) woken()      {}
 
 // ready implements sink.
 func (f *fetch) ready(*cursor, int) bool {

@@ -17,12 +17,28 @@ func (n *Node) keep() {
 	tick := time.NewTicker(n.cfg.KeepInterval)
 	defer tick.Stop()
 	for {
+		n.startMissing()
 		n.retain()
 		n.purgeDeleted()
 		select {
 		case <-tick.C:
 		case <-n.ctx.Done():
 			return
+		}
+	}
+}
+
+// startMissing starts partitions of streams that could not be started when they were made.
+func (n *Node) startMissing() {
+	for _, st := range n.catalog.State().Living() {
+		if n.serves(st) {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(n.ctx, requestTimeout)
+		err := n.startStream(ctx, st)
+		cancel()
+		if err != nil && n.ctx.Err() == nil && !errors.Is(err, cluster.ErrUnknownStream) {
+			n.log.Error("a stream does not start", zap.String("stream", st.Name), zap.Error(err))
 		}
 	}
 }
@@ -60,9 +76,16 @@ func (n *Node) purgeDeleted() {
 // streamChanged is called by the catalog's state machine, also for what it applies again at
 // start. It must not block.
 func (n *Node) streamChanged(st *cluster.Stream, gone bool) {
-	if st.Deleted != 0 {
-		n.requests.Go(func() { n.stopStream(st, gone) })
+	if st.Deleted == 0 || n.ctx.Err() != nil { // a node that is closing stops everything anyway
+		return
 	}
+	all := n.partitions.all()
+	for i := range st.Partitions {
+		if p := all[partKey{st.ID, uint32(i)}]; p != nil {
+			p.gone.Store(true) // at once: nothing is taken behind the answer to STREAM_DELETE
+		}
+	}
+	n.requests.Go(func() { n.stopStream(st, gone) })
 }
 
 // exists reports whether a directory is there.

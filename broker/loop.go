@@ -93,7 +93,7 @@ func (l *loop) Run(context.Context) error {
 		mail.advanced[i] = nil
 	}
 	for i, c := range mail.reads {
-		c.readDone()
+		c.contained((*cursor).readDone)
 		mail.reads[i] = nil
 	}
 	for i, f := range mail.calls {
@@ -186,6 +186,7 @@ func (l *loop) sweep() {
 	l.sweeping = false
 	now := time.Now()
 	for s := range l.sessions {
+		s.account() // gnet sends on by itself, and tells nobody
 		s.checkDeadlines(now)
 	}
 	l.sweepLater()

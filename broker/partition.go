@@ -78,7 +78,7 @@ func (w *watch) feed() {
 	for i, c := range cursors {
 		if c.state == cursorWaiting { // not ended by one before it
 			c.state = cursorIdle
-			c.feed()
+			c.contained((*cursor).feed)
 		}
 		cursors[i] = nil
 	}
@@ -101,7 +101,7 @@ func (ps *partitions) all() map[partKey]*partition { return *ps.set.Load() }
 // find gives a partition by its numbers.
 func (n *Node) find(stream uint64, number uint32) (*partition, error) {
 	all := n.partitions.all()
-	if p := all[partKey{stream, number}]; p != nil {
+	if p := all[partKey{stream, number}]; p != nil && !p.gone.Load() {
 		return p, nil
 	}
 	st := n.catalog.State().Streams[stream]
@@ -132,7 +132,8 @@ func (n *Node) createStream(ctx context.Context, spec cluster.StreamSpec) (*clus
 	if err != nil {
 		return nil, err
 	}
-	return st, n.startStream(ctx, st)
+	// Not under ctx: whoever asked may go, the stream is there for all.
+	return st, n.startStream(n.ctx, st)
 }
 
 // streamFor gives the stream that captures subject, creating the one called name if there is none.
@@ -159,6 +160,11 @@ const startParallel = 16
 func (n *Node) startStream(ctx context.Context, st *cluster.Stream) error {
 	n.partitions.mu.Lock()
 	defer n.partitions.mu.Unlock()
+	// It may have been deleted meanwhile. stopStream comes after the catalog has said so, and
+	// waits for mu: so either it is seen here, or what is started here is stopped there.
+	if now := n.catalog.State().Streams[st.ID]; now == nil || now.Deleted != 0 {
+		return cluster.UnknownStream(st.Name, "was deleted meanwhile")
+	}
 	return n.startLocked(ctx, st)
 }
 
@@ -308,8 +314,11 @@ func (n *Node) removeLog(dir string, group uint64) error {
 		return nil
 	}
 	l, err := storage.Open(storage.Config{FS: n.data.fs, Dir: dir, Cluster: n.identity.Cluster, Partition: group, Pool: n.pool})
-	if err != nil {
+	if err == nil {
+		err = l.Remove()
+	}
+	if err != nil && !errors.Is(err, storage.ErrRemoved) { // a removal that a crash interrupted was finished by Open
 		return err
 	}
-	return l.Remove()
+	return n.stable.Forget(group)
 }

@@ -1,15 +1,25 @@
 package broker
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/tidewire/tidewire/storage"
+)
 
 // readers runs cursors that must touch the disk, a bounded number at a time. What waits is
 // bounded by the cursors there are: each waits at most once.
 type readers struct {
 	mu    sync.Mutex // guards queue and closed
 	more  sync.Cond
-	queue []*cursor
+	queue []job
 	close bool
 	wg    sync.WaitGroup
+}
+
+// job is one thing to do off the loops: move a cursor, or close a reader that holds a segment.
+type job struct {
+	cursor *cursor
+	close  *storage.Reader
 }
 
 func newReaders(n int) *readers {
@@ -21,10 +31,10 @@ func newReaders(n int) *readers {
 	return r
 }
 
-// submit takes the cursor over; its loop gets it back with postRead. It never blocks.
-func (r *readers) submit(c *cursor) {
+// submit takes the job; a cursor's loop gets it back with postRead. It never blocks.
+func (r *readers) submit(j job) {
 	r.mu.Lock()
-	r.queue = append(r.queue, c)
+	r.queue = append(r.queue, j)
 	r.mu.Unlock()
 	r.more.Signal()
 }
@@ -39,14 +49,18 @@ func (r *readers) work() {
 			r.mu.Unlock()
 			return
 		}
-		c := r.queue[0]
-		r.queue[0] = nil
+		j := r.queue[0]
+		r.queue[0] = job{}
 		if r.queue = r.queue[1:]; len(r.queue) == 0 {
 			r.queue = nil
 		}
 		r.mu.Unlock()
-		c.run()
-		c.session.loop.postRead(c)
+		if j.close != nil {
+			j.close.Close()
+			continue
+		}
+		j.cursor.run()
+		j.cursor.session.loop.postRead(j.cursor)
 	}
 }
 

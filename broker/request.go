@@ -33,7 +33,7 @@ func (r *request) end() {
 // request serves the ops that begin a conversation. An error it returns ends the connection.
 func (s *session) request(f wire.Frame) error {
 	if s.state == stateDraining {
-		s.refuse(f.Corr, errDraining)
+		s.refuseRequest(f.Corr, errDraining)
 		return nil
 	}
 	var err error
@@ -137,6 +137,10 @@ func (s *session) metadata(corr uint32, m *wire.Metadata) error {
 	state := n.catalog.State()
 	if _, taken := s.conversations[corr]; taken || corr == 0 {
 		return s.converse(corr, nil)
+	}
+	if s.backlog() > sessionBacklog {
+		return &wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: 10 * time.Millisecond,
+			Message: fmt.Sprintf("%d bytes wait for this client to read them: read before asking more", s.backlog())}
 	}
 	switch m.Select {
 	case wire.SelectAll:

@@ -50,6 +50,7 @@ type session struct {
 	gathered      []*producer // have an ACK to write
 
 	need         int // bytes that must have arrived before decoding goes on
+	inflated     int // bytes decompressed in this turn
 	out          []byte
 	touched      bool // stands in loop.touched
 	closing      bool // nothing more is served; close once out is written
@@ -86,7 +87,12 @@ func (s *session) traffic() {
 	}
 	buf, _ := s.conn.Peek(-1)
 	used := 0
+	s.inflated = 0
 	for s.state != stateClosed && !s.closing {
+		if s.inflated > inflateTurn {
+			s.loop.post(s.resume) // the others first; what has arrived is looked at again then
+			break
+		}
 		n, err := s.step(buf[used:])
 		if errors.Is(err, wire.ErrShort) {
 			break
@@ -105,6 +111,18 @@ func (s *session) traffic() {
 	}
 	if used > 0 { // gnet takes 0 for everything
 		_, _ = s.conn.Discard(used)
+	}
+}
+
+// inflateTurn is how many bytes of batches one connection may have decompressed before others of
+// its loop have their turn: about 2 ms.
+const inflateTurn = 4 << 20
+
+// resume goes on with what traffic left.
+func (s *session) resume() {
+	if s.state != stateClosed {
+		s.need = 1
+		s.traffic()
 	}
 }
 
@@ -285,6 +303,11 @@ func (s *session) flush() {
 			return
 		}
 		s.account()
+		if unsent := s.conn.OutboundBuffered(); unsent > maxUnsent {
+			s.log.Warn("client does not read its answers, closed", zap.Int("unsent", unsent))
+			_ = s.loop.events.Close(s.conn)
+			return
+		}
 	}
 	if s.closing && !s.shut {
 		s.lastWords()
@@ -307,12 +330,16 @@ func (s *session) lastWords() {
 // lingering is how long a client may take to close after our last words.
 const lingering = 2 * time.Second
 
+// maxUnsent is how many unsent bytes end a connection: more than what is read for it ever makes
+// (sessionBacklog and a turn), so that only answers to what it keeps asking come here.
+const maxUnsent = 2 * sessionBacklog
+
 // account brings the node's count of unsent bytes up to date with this session's.
 func (s *session) account() {
 	if s.state == stateClosed {
 		return
 	}
-	now := int64(s.conn.OutboundBuffered())
+	now := int64(s.backlog())
 	s.node.outbound.Add(now - s.accounted)
 	s.accounted = now
 }
@@ -418,7 +445,9 @@ func (s *session) endConversation(f wire.Frame) error {
 
 // contain keeps a panic in serving one connection from ending the process, and its neighbours.
 func (s *session) contain() {
-	if r := recover(); r != nil {
+	if r := recover(); r != nil && s.state == stateClosed {
+		s.log.Error("panic serving a connection that has gone", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
+	} else if r != nil {
 		s.log.Error("panic serving a connection, which is closed", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
 		s.fatal(&wire.Error{Code: wire.CodeInternal, Message: "the node failed on this connection; its log says more"})
 	}

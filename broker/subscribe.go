@@ -15,6 +15,7 @@ type subscription struct {
 	corr    uint32
 	pattern string
 	credit  int64 // bytes that may still be pushed; the last frame may overdraw it
+	asked   int64 // bytes that reads under way were asked for
 	cursors map[partKey]*cursor
 	turn    []*cursor // those that wait for credit, in the order they will be fed
 }
@@ -60,7 +61,9 @@ func (s *session) subscribe(corr uint32, q *wire.Subscribe) error {
 		if offset, ok := resume[key]; ok {
 			start = wire.Start{From: wire.FromOffset, Value: offset}
 		}
-		sub.attach(key, all[key], start)
+		if sub.attach(key, all[key], start); s.conversations[corr] != conversation(sub) {
+			break // that place does not exist, and it has been told
+		}
 	}
 	return nil
 }
@@ -75,6 +78,10 @@ func (sub *subscription) attach(key partKey, p *partition, start wire.Start) {
 		c.filter = &filter{pattern: sub.pattern}
 	}
 	sub.cursors[key] = c
+	if err := c.locate(); err != nil {
+		c.fail(err)
+		return
+	}
 	c.feed()
 }
 
@@ -90,8 +97,24 @@ func (sub *subscription) end() {
 	clear(sub.cursors)
 }
 
+// open implements sink.
+func (sub *subscription) open() bool { return sub.credit > 0 }
+
 // room implements sink.
-func (sub *subscription) room() int { return int(max(sub.credit, 0)) }
+func (sub *subscription) room() int { return int(max(sub.credit-sub.asked, 0)) }
+
+// reserve implements sink.
+func (sub *subscription) reserve(bytes int) { sub.asked += int64(bytes) }
+
+// release implements sink.
+func (sub *subscription) release(bytes int) { sub.asked -= int64(bytes) }
+
+// woken implements sink.
+func (sub *subscription) woken() {
+	if sub.credit > 0 {
+		sub.feed()
+	}
+}
 
 // ready implements sink.
 func (sub *subscription) ready(_ *cursor, size int) bool {
@@ -142,9 +165,7 @@ func (s *session) creditFrame(f wire.Frame) error {
 	owed := uint64(max(-sub.credit, 0))
 	if cr.Bytes > owed {
 		if err := s.grant(cr.Bytes - owed); err != nil {
-			s.finish(f.Corr)
-			s.refuseRequest(f.Corr, err)
-			return nil
+			return err
 		}
 	}
 	sub.credit += int64(min(cr.Bytes, 1<<62))
@@ -156,15 +177,21 @@ func (s *session) creditFrame(f wire.Frame) error {
 
 // feed wakes the cursors that wait for credit, in turn, so that no partition starves another.
 func (sub *subscription) feed() {
-	if len(sub.turn) == 0 {
-		for _, c := range sub.cursors {
-			if c.state == cursorStarved {
-				sub.turn = append(sub.turn, c)
+	for sub.credit > 0 {
+		if len(sub.turn) == 0 {
+			for _, c := range sub.cursors {
+				if c.state == cursorStarved {
+					sub.turn = append(sub.turn, c)
+				}
+			}
+			if len(sub.turn) == 0 {
+				return
 			}
 		}
-	}
-	for sub.credit > 0 && len(sub.turn) > 0 {
 		c := sub.turn[0]
+		if c.state == cursorStarved && !c.pending && sub.room() == 0 {
+			return // reads under way have been promised all of it, and end in woken
+		}
 		sub.turn = sub.turn[1:]
 		if c.state == cursorStarved {
 			c.state = cursorIdle
@@ -190,6 +217,23 @@ func (l *loop) follow(started []*partition) {
 	}
 }
 
+// forget ends the cursors in partitions that are going, and tells the client of each stream once.
+// The subscription goes on with the others.
+func (sub *subscription) forget(gone map[*partition]bool) {
+	told := make(map[uint64]bool)
+	for key, c := range sub.cursors {
+		if !gone[c.part] {
+			continue
+		}
+		delete(sub.cursors, key)
+		c.end()
+		if !told[key.stream] {
+			told[key.stream] = true
+			sub.session.refuse(sub.corr, cluster.UnknownStream(c.part.stream().Name, "was deleted; the subscription goes on with what else its filter meets"))
+		}
+	}
+}
+
 // forget ends what reads from partitions that are going.
 func (l *loop) forget(stopped []*partition) {
 	gone := make(map[*partition]bool, len(stopped))
@@ -200,12 +244,7 @@ func (l *loop) forget(stopped []*partition) {
 		for corr, conv := range s.conversations {
 			switch conv := conv.(type) {
 			case *subscription:
-				for key, c := range conv.cursors {
-					if gone[c.part] {
-						delete(conv.cursors, key)
-						c.end()
-					}
-				}
+				conv.forget(gone)
 			case *fetch:
 				if gone[conv.cursor.part] {
 					s.finish(corr)

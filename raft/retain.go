@@ -1,6 +1,7 @@
 package raft
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -26,6 +27,9 @@ func (p *Partition) Retain(policy Retention) (storage.Offset, error) {
 	olderThan := int64(0)
 	if policy.Age > 0 {
 		olderThan = p.cfg.Clock().Add(-policy.Age).UnixMilli()
+		if rolled, err := p.rollBefore(olderThan); rolled || err != nil {
+			return p.LogStart(), err // the next call finds a sealed segment, and the snapshot behind it
+		}
 	}
 	to := min(p.cfg.Log.RetentionPoint(policy.Bytes, policy.Records, olderThan), p.HighWatermark())
 	if to <= p.LogStart() {
@@ -35,6 +39,23 @@ func (p *Partition) Retain(policy Retention) (storage.Offset, error) {
 		return p.LogStart(), fmt.Errorf("raft: moving the log start of group %d to %d: %w", p.cfg.ID, to, err)
 	}
 	return p.LogStart(), nil
+}
+
+// rollBefore seals the active segment if it began before ms, so that age reaches also the records of
+// a partition that is too quiet to fill one, and takes the snapshot without which Trim keeps a segment.
+func (p *Partition) rollBefore(ms int64) (rolled bool, err error) {
+	since, ok := p.cfg.Log.ActiveSince()
+	if !ok || since >= ms {
+		return false, nil
+	}
+	if err := p.cfg.Log.Roll(); err != nil {
+		if errors.Is(err, storage.ErrFailed) {
+			p.group.fail(err)
+		}
+		return false, err
+	}
+	p.group.snapshotSoon()
+	return true, nil
 }
 
 // applyLogStart takes a committed log start (FSM goroutine). It only ever moves forward, and never past what

@@ -43,6 +43,13 @@ func (r *Reader) Close() {
 	r.entries, r.window, r.scan = nil, nil, scanner{}
 }
 
+// Holds reports whether the reader holds a segment. Its file then stays, whatever retention does.
+func (r *Reader) Holds() bool { return r.segment != nil }
+
+// Leave gives the segment back and keeps the position: for a reader that will not be used for a while. It may touch
+// the disk, as Seek and Close may, if Holds.
+func (r *Reader) Leave() { r.leave() }
+
 // leave forgets the place in a file.
 func (r *Reader) leave() {
 	if r.segment == nil {

@@ -98,3 +98,19 @@ func (l *Log) RetentionPoint(maxBytes int64, maxRecords uint64, before int64) Of
 	}
 	return point
 }
+
+// ActiveSince returns the time of the first entry with records in the active segment; ok is false if it has none.
+// Retention takes sealed segments only, so one that is older than what is kept wants to be rolled (Roll).
+func (l *Log) ActiveSince() (ms int64, ok bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.activeLocked() == nil {
+		return 0, false
+	}
+	for i := range l.index.n {
+		if it := l.index.at(i); it.records > 0 && !it.damaged {
+			return it.time, true
+		}
+	}
+	return 0, false
+}
