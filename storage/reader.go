@@ -188,8 +188,11 @@ func (r *Reader) readCold(limit Offset, maxBytes int) ([]Entry, error) {
 	size := 0
 	for len(r.entries) == 0 || r.scan.buffered() {
 		before, chained := r.scan.at, r.scan.chained
+		r.scan.inUse = len(r.entries) > 0
 		f, payload, g, err := r.scan.next()
 		switch {
+		case err == errNotGood:
+			return r.entries, nil // the next call looks behind it
 		case errors.Is(err, io.EOF):
 			if len(r.entries) > 0 {
 				return r.entries, nil

@@ -28,6 +28,7 @@ type scanner struct {
 	start  int64 // position of window[0]
 
 	lenient bool // unreadable blocks count as damage, not as an error
+	inUse   bool // somebody uses what the window holds: next stays before a bad frame, as looking for the one behind it overwrites the window
 }
 
 // moveTo makes the frame at m the next one. The window is kept.
@@ -155,6 +156,9 @@ type gap struct {
 	reason   string
 }
 
+// errNotGood is what next says of a bad frame while the window is in use.
+var errNotGood = errors.New("storage: the next frame is not good")
+
 // next returns the next frame and moves over it; or, if it is not good, a gap, and moves to the frame after it. io.EOF
 // says that there is no good frame from here on, which with a known end means that the end is reached.
 func (s *scanner) next() (f frame, payload []byte, g *gap, err error) {
@@ -173,6 +177,9 @@ func (s *scanner) next() (f frame, payload []byte, g *gap, err error) {
 			s.pass(&f)
 			return f, payload, nil, nil
 		}
+	}
+	if s.inUse {
+		return frame{}, nil, nil, errNotGood
 	}
 	g, err = s.resynchronise(reason)
 	return frame{}, nil, g, err
