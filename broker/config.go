@@ -47,6 +47,9 @@ type Config struct {
 	MaxRequests int
 	// MaxConversations is how many producers and subscriptions one connection may have. Default 65,536.
 	MaxConversations int
+	// MaxCursors is how many partitions the subscriptions of one connection may read, together.
+	// Default 16,384.
+	MaxCursors int
 	// PublishMemory bounds the bytes of batches that are queued or in flight, node-wide; beyond
 	// it publishes are refused as OVERLOADED. Default 256 MiB.
 	PublishMemory int64
@@ -111,6 +114,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxConversations == 0 {
 		c.MaxConversations = 1 << 16
+	}
+	if c.MaxCursors == 0 {
+		c.MaxCursors = 1 << 14
 	}
 	def(&c.PublishMemory, 256<<20)
 	def(&c.HotMemory, 256<<20)

@@ -1,9 +1,14 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -390,5 +395,96 @@ func TestCutBatchesKeepTheFrameLimit(t *testing.T) {
 		}
 		got += len(records)
 		q.send(wire.Credit{Bytes: uint64(len(f.Body) + wire.HeaderBytes)}.AppendTo(nil, sub))
+	}
+}
+
+// Age reaches also what is too little to fill a segment.
+func TestQuietStreamsExpire(t *testing.T) {
+	var now atomic.Int64
+	now.Store(time.Now().UnixMilli())
+	n := startNode(t, t.TempDir(), func(c *Config) {
+		c.KeepInterval = 10 * time.Millisecond
+		c.Clock = func() time.Time { return time.UnixMilli(now.Load()) }
+	})
+	p := connect(t, n)
+	st := p.create(wire.CreateStream{Name: "a", Retention: wire.Retention{MaxAge: time.Hour}})
+	p.fill(st, 0, values("a", 5, "old%d"))
+	now.Add(2 * time.Hour.Milliseconds())
+	for deadline := time.Now().Add(patience); ; {
+		h, _ := p.fetch(wire.Fetch{Stream: st.ID, MaxBytes: 1 << 20, Start: wire.Start{From: wire.FromFirst}})
+		if h.LogStart == 5 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("log start %d, want 5", h.LogStart)
+		}
+	}
+	p.fill(st, 0, values("a", 1, "new%d"))
+	if _, got := p.fetch(wire.Fetch{Stream: st.ID, MaxBytes: 1 << 20}); len(got) != 1 || got[0].offset != 5 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Many partitions start at once, and a node that cannot have their files refuses them before they exist.
+func TestManyPartitions(t *testing.T) {
+	dir := t.TempDir()
+	n := startNode(t, dir)
+	p := connect(t, n)
+	if st := p.create(wire.CreateStream{Name: "wide", Partitions: 100}); len(st.Partitions) != 100 {
+		t.Errorf("%d partitions", len(st.Partitions))
+	}
+	stopNode(t, n)
+	n = startNode(t, dir, func(c *Config) { c.MaxConnections = openFileLimit() - 303 }) // room for 101
+	p = connect(t, n)
+	p.send((&wire.CreateStream{Name: "more", Partitions: 2}).AppendTo(nil, p.next()))
+	if e := p.recvError(wire.CodeLimit); e.Value != 101 {
+		t.Errorf("%+v", e)
+	}
+	p.create(wire.CreateStream{Name: "one"})
+}
+
+// Who asks and does not read is closed before it fills the node's memory.
+func TestAnswersNobodyReads(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	flood := make([]byte, 0, 1<<20)
+	for len(flood) < 1<<20-20 {
+		flood = wire.Ping{}.AppendTo(flood, wire.OpPing, 1)
+	}
+	sent := 0
+	for ; sent < 1<<30; sent += len(flood) {
+		if _, err := p.conn.Write(flood); err != nil {
+			break
+		}
+	}
+	if sent >= 1<<30 {
+		t.Error("a gigabyte of pings was taken")
+	}
+	connect(t, n).streamOf("still.here")
+}
+
+func TestMissingPartitionIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	n := startNode(t, dir)
+	p := connect(t, n)
+	p.fill(p.streamOf("a"), 0, values("a", 3, "%d"))
+	stopNode(t, n)
+	gone, away := filepath.Join(dir, "partitions", "1"), filepath.Join(t.TempDir(), "1")
+	if err := os.Rename(gone, away); err != nil {
+		t.Fatal(err)
+	}
+	if err := refused(t, Config{Address: "127.0.0.1:0", DataDir: dir}); !errors.Is(err, ErrDataDir) || !strings.Contains(err.Error(), `partitions/1 (stream "a", partition 0) is missing`) {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(gone); !errors.Is(err, os.ErrNotExist) {
+		t.Error("the refused start made the directory")
+	}
+	if err := os.Rename(away, gone); err != nil {
+		t.Fatal(err)
+	}
+	n = startNode(t, dir)
+	p = connect(t, n)
+	if got := p.receive(p.subscribe(wire.Subscribe{Filter: "a"}), 3); len(got) != 3 {
+		t.Errorf("%+v", got)
 	}
 }

@@ -63,6 +63,7 @@ type cursor struct {
 	cold    bool   // reader holds a segment: closing it may touch the disk
 	leaving bool   // asked only to let go of that segment
 	ask     int    // bytes asked for, reserved with the sink
+	held    int64  // counted in session.reading
 	frame   []byte // a whole RECORDS frame, or empty if everything was filtered out
 	err     error
 }
@@ -121,15 +122,16 @@ func (c *cursor) feed() {
 		case !c.sink.open():
 			c.rest(cursorStarved)
 			return
-		case s.node.outbound.Load() > s.node.cfg.OutboundMemory, s.backlog() > sessionBacklog:
-			c.rest(cursorParked)
-			return
 		case c.pending:
 			c.pending = false
 			turn += len(c.frame)
 			s.write(c.frame)
+			c.hold(0)
 			c.deliver(len(c.frame), nil)
 			continue
+		case s.node.outbound.Load() > s.node.cfg.OutboundMemory, int64(s.backlog())+s.reading > sessionBacklog:
+			c.rest(cursorParked)
+			return
 		case c.located && !c.readable():
 			if c.sink.caughtUp(c) {
 				c.rest(cursorWaiting)
@@ -196,6 +198,7 @@ func (c *cursor) rest(in cursorState) {
 // sessionBacklog is how many unsent bytes of one client stop more from being read for it.
 const sessionBacklog = 16 << 20
 
+// backlog is the bytes of answers that the client has not taken.
 func (s *session) backlog() int { return len(s.out) + s.conn.OutboundBuffered() }
 
 func (c *cursor) watch() *watch { return c.part.watches[c.session.loop.index] }
@@ -250,7 +253,15 @@ func (c *cursor) end() {
 	c.closeReader()
 }
 
+// hold counts bytes that the cursor has in memory, or may come to have, beside the output.
+func (c *cursor) hold(bytes int64) {
+	c.session.reading += bytes - c.held
+	c.held = bytes
+	c.session.account()
+}
+
 func (c *cursor) closeReader() {
+	c.hold(0)
 	if c.reader != nil && c.cold {
 		c.session.node.readers.submit(job{close: c.reader})
 	} else if c.reader != nil {
@@ -263,6 +274,7 @@ func (c *cursor) closeReader() {
 func (c *cursor) read(room int) {
 	c.ask = min(room, chunkBytes)
 	c.sink.reserve(c.ask)
+	c.hold(wire.MaxBatch) // one entry comes however little is asked for
 	c.submit()
 }
 
@@ -319,6 +331,11 @@ func (c *cursor) readDone() {
 		c.deliver(0, nil)
 	default:
 		c.pending = true
+	}
+	if c.pending {
+		c.hold(int64(len(c.frame)))
+	} else {
+		c.hold(0)
 	}
 	c.feed()
 	if !c.pending && c.state != cursorReading {

@@ -179,6 +179,12 @@ func (d *dataDir) mintIdentity() (identity, error) {
 // path is a name in the directory, for libraries that open files by themselves.
 func (d *dataDir) path(name string) string { return filepath.Join(d.dir, name) }
 
+// missing is the error for a directory that was there and is not.
+func (d *dataDir) missing(dir, what string) error {
+	return &DataDirError{Dir: d.dir, Reason: fmt.Sprintf("%s (%s) is missing, though it held entries: put it back from a copy. "+
+		"Nothing was changed", dir, what)}
+}
+
 func (d *dataDir) close() {
 	if d.lock != nil {
 		_ = d.lock.Close()

@@ -31,9 +31,9 @@ func (s *session) fetch(corr uint32, q *wire.Fetch) error {
 			return err
 		}
 	}
-	if s.backlog() > sessionBacklog {
+	if waits := int64(s.backlog()) + s.reading; waits > sessionBacklog {
 		return &wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: 10 * time.Millisecond,
-			Message: fmt.Sprintf("%d bytes wait for this client to read them: read before fetching more", s.backlog())}
+			Message: fmt.Sprintf("%d bytes are being read for this client or wait for it: take them before fetching more", waits)}
 	}
 	c := &cursor{session: s, part: p, corr: corr, start: q.Start}
 	if err := c.locate(); err != nil {

@@ -16,12 +16,15 @@ import (
 func (n *Node) keep() {
 	tick := time.NewTicker(n.cfg.KeepInterval)
 	defer tick.Stop()
-	for {
+	for first := true; ; first = false {
 		n.startMissing()
 		n.retain()
 		n.purgeDeleted()
 		select {
 		case <-tick.C:
+			if first { // by now purges that a crash had interrupted are done
+				n.reportStrays()
+			}
 		case <-n.ctx.Done():
 			return
 		}

@@ -99,6 +99,9 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		}
 	}()
 	began := time.Now()
+	if err := n.tryAddress(); err != nil {
+		return nil, err
+	}
 	if err := n.open(ctx); err != nil {
 		return nil, err
 	}
@@ -131,6 +134,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if stable.Voted() && !n.data.exists("catalog") {
+		return n.data.missing("catalog", "what streams there are")
+	}
 	log := n.log.Named("catalog")
 	if n.catalogLog, err = n.openLog("catalog", cluster.CatalogGroup, log); err != nil {
 		return fmt.Errorf("catalog: %w", err)
@@ -147,13 +153,12 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	n.reportStrays()
 	return nil
 }
 
-// listen starts gnet and waits for it to be bound.
-func (n *Node) listen() error {
-	// gnet hides why an address cannot be had ("bad file descriptor"), so it is tried first.
+// tryAddress reports why the address cannot be had: gnet hides it ("bad file descriptor"), and a
+// node that cannot listen is to leave its data alone.
+func (n *Node) tryAddress() error {
 	probe, err := net.Listen("tcp", n.cfg.Address)
 	if err != nil {
 		if errors.Is(err, syscall.EADDRINUSE) {
@@ -161,9 +166,11 @@ func (n *Node) listen() error {
 		}
 		return fmt.Errorf("address %s: %w", n.cfg.Address, err)
 	}
-	if err := probe.Close(); err != nil {
-		return err
-	}
+	return probe.Close()
+}
+
+// listen starts gnet and waits for it to be bound.
+func (n *Node) listen() error {
 	srv := &server{node: n, booted: make(chan gnet.Engine, 1)}
 	failed := make(chan error, 1)
 	go func() {

@@ -128,12 +128,31 @@ func (n *Node) serves(st *cluster.Stream) bool {
 
 // createStream makes a stream and returns when its partitions take publishes.
 func (n *Node) createStream(ctx context.Context, spec cluster.StreamSpec) (*cluster.Stream, error) {
+	if err := n.roomFor(spec); err != nil {
+		return nil, err
+	}
 	st, err := n.catalog.CreateStream(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
 	// Not under ctx: whoever asked may go, the stream is there for all.
 	return st, n.startStream(n.ctx, st)
+}
+
+// filesPerPartition is how many files a partition may have open at a time: its active segment, one
+// that is being sealed or begun, and one that is read.
+const filesPerPartition = 3
+
+// roomFor refuses a stream whose partitions could not all have their files open beside the
+// connections: once the catalog says that they exist, every start needs them.
+func (n *Node) roomFor(spec cluster.StreamSpec) error {
+	limit := (openFileLimit() - n.cfg.MaxConnections) / filesPerPartition
+	if have, more := len(n.partitions.all()), max(int(spec.Partitions), 1); have+more > limit {
+		return &wire.Error{Code: wire.CodeLimit, Value: uint64(limit), Message: fmt.Sprintf(
+			"stream %q with %d partitions beside %d would need more files than the process may have open (room for %d partitions): raise its limit of open files",
+			spec.Name, more, have, limit)}
+	}
+	return nil
 }
 
 // streamFor gives the stream that captures subject, creating the one called name if there is none.
@@ -177,7 +196,7 @@ func (n *Node) startLocked(ctx context.Context, streams ...*cluster.Stream) erro
 	for _, st := range streams {
 		for i, meta := range st.Partitions {
 			key := partKey{st.ID, uint32(i)}
-			if next[key] != nil {
+			if n.partitions.all()[key] != nil { // not next: others are writing to it already
 				continue
 			}
 			g.Go(func() error {
@@ -213,6 +232,9 @@ func (n *Node) startPartition(ctx context.Context, st *cluster.Stream, number ui
 	stable, err := n.stable.Group(group)
 	if err != nil {
 		return nil, err
+	}
+	if stable.Voted() && !n.data.exists(partitionDir(group)) {
+		return nil, n.data.missing(partitionDir(group), fmt.Sprintf("stream %q, partition %d", st.Name, number))
 	}
 	data, err := n.openLog(partitionDir(group), group, log)
 	if err != nil {

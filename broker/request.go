@@ -247,7 +247,7 @@ func (s *session) open(corr uint32, o *wire.Open) error {
 		return &wire.Error{Code: wire.CodeStaleMap, Bits: wire.ErrorRetriable, Value: v,
 			Message: fmt.Sprintf("map version %d of stream %q, now %d: ask METADATA again", o.MapVersion, part.stream().Name, v)}
 	}
-	if o.Producer >= s.node.catalog.State().NextProducer {
+	if o.Producer != 0 && !s.node.catalog.Minted(o.Producer) {
 		return &wire.Error{Code: wire.CodeProducerExpired,
 			Message: fmt.Sprintf("producer %d was never given by this cluster: open with producer 0 to get an id", o.Producer)}
 	}

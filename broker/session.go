@@ -57,6 +57,8 @@ type session struct {
 	shut         bool // our direction has ended
 	inFlight     int64
 	credit       int64 // granted by this client and not yet used, over all subscriptions
+	reading      int64 // bytes that reads under way, or read and waiting for credit, may hold
+	cursors      int   // of all subscriptions
 	accounted    int64 // bytes of this session in node.outbound
 	since, heard time.Time
 }
@@ -89,6 +91,11 @@ func (s *session) traffic() {
 	used := 0
 	s.inflated = 0
 	for s.state != stateClosed && !s.closing {
+		if len(s.out) > turnBytes {
+			if s.flush(); s.state == stateClosed {
+				return // it asks and does not read
+			}
+		}
 		if s.inflated > inflateTurn {
 			s.loop.post(s.resume) // the others first; what has arrived is looked at again then
 			break
@@ -339,7 +346,7 @@ func (s *session) account() {
 	if s.state == stateClosed {
 		return
 	}
-	now := int64(s.backlog())
+	now := int64(s.backlog()) + s.reading
 	s.node.outbound.Add(now - s.accounted)
 	s.accounted = now
 }

@@ -46,6 +46,10 @@ func (s *session) subscribe(corr uint32, q *wire.Subscribe) error {
 			matching = append(matching, key)
 		}
 	}
+	if err := s.roomForCursors(q.Filter, len(matching)); err != nil {
+		s.finish(corr)
+		return err
+	}
 	resume := make(map[partKey]uint64, len(q.Positions))
 	for _, p := range q.Positions {
 		resume[partKey{p.Stream, p.Partition}] = p.Offset
@@ -68,6 +72,17 @@ func (s *session) subscribe(corr uint32, q *wire.Subscribe) error {
 	return nil
 }
 
+// roomForCursors refuses to read more partitions at a time than one connection may.
+func (s *session) roomForCursors(filter string, more int) error {
+	limit := s.node.cfg.MaxCursors
+	if s.cursors+more <= limit {
+		return nil
+	}
+	return &wire.Error{Code: wire.CodeLimit, Value: uint64(limit), Message: fmt.Sprintf(
+		"filter %q meets %d partitions beside %d that this connection reads already, limit %d: use narrower filters, or more connections",
+		filter, more, s.cursors, limit)}
+}
+
 // attach begins reading a partition.
 func (sub *subscription) attach(key partKey, p *partition, start wire.Start) {
 	if _, ok := sub.cursors[key]; ok {
@@ -78,6 +93,7 @@ func (sub *subscription) attach(key partKey, p *partition, start wire.Start) {
 		c.filter = &filter{pattern: sub.pattern}
 	}
 	sub.cursors[key] = c
+	sub.session.cursors++
 	if err := c.locate(); err != nil {
 		c.fail(err)
 		return
@@ -94,6 +110,7 @@ func (sub *subscription) end() {
 	for _, c := range sub.cursors {
 		c.end()
 	}
+	sub.session.cursors -= len(sub.cursors)
 	clear(sub.cursors)
 }
 
@@ -210,6 +227,10 @@ func (l *loop) follow(started []*partition) {
 			}
 			for _, p := range started {
 				if st := p.stream(); overlaps(st, sub.pattern) {
+					if err := s.roomForCursors(sub.pattern, 1); err != nil {
+						s.refuse(sub.corr, err) // it goes on with what it has
+						break
+					}
 					sub.attach(partKey{st.ID, p.number}, p, wire.Start{From: wire.FromFirst})
 				}
 			}
@@ -226,6 +247,7 @@ func (sub *subscription) forget(gone map[*partition]bool) {
 			continue
 		}
 		delete(sub.cursors, key)
+		sub.session.cursors--
 		c.end()
 		if !told[key.stream] {
 			told[key.stream] = true

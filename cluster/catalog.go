@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -156,8 +157,8 @@ type Catalog struct {
 	machine *machine
 	group   *raft.Group
 
-	mu    sync.Mutex // guards lease
-	lease struct{ next, end uint64 }
+	mu    sync.Mutex // one lease at a time; guards changing lease
+	lease struct{ next, end atomic.Uint64 }
 }
 
 // OpenCatalog starts the group over the log, and returns once this node leads it and has applied
@@ -253,14 +254,20 @@ func (c *Catalog) PurgeStream(ctx context.Context, id uint64) error {
 func (c *Catalog) MintProducer(ctx context.Context) (uint64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock() // one lease at a time: the others wait for it rather than take their own
-	if c.lease.next == c.lease.end {
+	if c.lease.next.Load() == c.lease.end.Load() {
 		r, err := c.propose(ctx, command{Op: opLease, Count: producerLease})
 		if err != nil {
 			return 0, err
 		}
-		c.lease.next, c.lease.end = r.first, r.first+producerLease
+		c.lease.next.Store(r.first) // first: Minted errs towards no
+		c.lease.end.Store(r.first + producerLease)
 	}
-	id := c.lease.next
-	c.lease.next++
-	return id, nil
+	return c.lease.next.Add(1) - 1, nil
+}
+
+// Minted reports whether id was given to somebody, as far as this node can tell: an id that is yet
+// to be given must not be used by who guesses it. It does not block.
+func (c *Catalog) Minted(id uint64) bool {
+	end, next := c.lease.end.Load(), c.lease.next.Load()
+	return id < c.State().NextProducer && (id < next || id >= end)
 }

@@ -139,6 +139,9 @@ type LogLostError struct {
 }
 
 func (e *LogLostError) Error() string {
+	if e.Expected == 0 {
+		return fmt.Sprintf("raft: the log of group %d is empty, though the group has voted: its files are lost; put them back from a copy", e.Group)
+	}
 	return fmt.Sprintf("raft: the log of group %d ends at index %d, below index %d that was durable", e.Group, e.Last, e.Expected)
 }
 func (e *LogLostError) Unwrap() error { return ErrLogLost }

@@ -1,12 +1,14 @@
 package raft
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
+	hraft "github.com/hashicorp/raft"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
@@ -41,9 +43,22 @@ func (l *zapLogger) Log(level hclog.Level, msg string, args ...any) {
 	if level == hclog.Off {
 		return
 	}
+	if expected(args) {
+		level = hclog.Debug
+	}
 	if entry := l.z.Check(zapLevel(level), msg); entry != nil {
 		entry.Write(fields(args)...)
 	}
+}
+
+// expected reports whether raft complains of what is no trouble: a snapshot of nothing new.
+func expected(args []any) bool {
+	for _, a := range args {
+		if err, ok := a.(error); ok && errors.Is(err, hraft.ErrNothingNewToSnapshot) {
+			return true
+		}
+	}
+	return false
 }
 
 // fields turns alternating names and values into zap fields.

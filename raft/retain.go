@@ -27,8 +27,8 @@ func (p *Partition) Retain(policy Retention) (storage.Offset, error) {
 	olderThan := int64(0)
 	if policy.Age > 0 {
 		olderThan = p.cfg.Clock().Add(-policy.Age).UnixMilli()
-		if rolled, err := p.rollBefore(olderThan); rolled || err != nil {
-			return p.LogStart(), err // the next call finds a sealed segment, and the snapshot behind it
+		if err := p.rollBefore(olderThan); err != nil {
+			return p.LogStart(), err
 		}
 	}
 	to := min(p.cfg.Log.RetentionPoint(policy.Bytes, policy.Records, olderThan), p.HighWatermark())
@@ -43,19 +43,21 @@ func (p *Partition) Retain(policy Retention) (storage.Offset, error) {
 
 // rollBefore seals the active segment if it began before ms, so that age reaches also the records of
 // a partition that is too quiet to fill one, and takes the snapshot without which Trim keeps a segment.
-func (p *Partition) rollBefore(ms int64) (rolled bool, err error) {
+func (p *Partition) rollBefore(ms int64) error {
 	since, ok := p.cfg.Log.ActiveSince()
 	if !ok || since >= ms {
-		return false, nil
+		return nil
 	}
 	if err := p.cfg.Log.Roll(); err != nil {
 		if errors.Is(err, storage.ErrFailed) {
 			p.group.fail(err)
 		}
-		return false, err
+		return err
 	}
-	p.group.snapshotSoon()
-	return true, nil
+	if r := p.group.current(); r != nil && p.group.Failed() == nil {
+		p.group.takeSnapshot(r)
+	}
+	return nil
 }
 
 // applyLogStart takes a committed log start (FSM goroutine). It only ever moves forward, and never past what

@@ -130,6 +130,12 @@ func openStable(box ballotBox, group uint64) (*Stable, error) {
 	return s, nil
 }
 
+// Voted reports whether the group has ever stored a term or vote, and so has had a log.
+func (s *Stable) Voted() bool {
+	_, exists := s.state()
+	return exists
+}
+
 // update changes the ballot durably, or leaves it as it was.
 func (s *Stable) updateLocked(next ballot) error {
 	next.revision = s.current.revision
