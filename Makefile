@@ -26,8 +26,9 @@ test: lint unit race ## everything that must pass: lint, all tests (root, for di
 unit: build ## all tests, with real disks, kills and power cuts; needs root
 	$(GOTEST) -tags faults -timeout 20m ./...
 
-race: ## the tests of all packages but test/ under the race detector
+race: ## the tests under the race detector, and the node of the kill tests too
 	$(GOTEST) -race -timeout 20m $$($(GO) list ./... | grep -v /test)
+	$(GOTEST) -race -timeout 20m -run '^(TestKill|TestTerm|TestFilters|TestResume|TestSlowReaders|TestMillion|TestDamage)$$' ./test
 
 lint: ## gofmt, vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go'))" || { gofmt -d $$(git ls-files '*.go') | head -50; exit 1; }
@@ -46,7 +47,7 @@ bench: ## the Go benchmarks, ten runs, through benchstat
 	$(GO) test -run '^$$' -bench . -benchmem -count 10 ./proto/wire ./storage ./raft ./client/go | tee build/bench.txt
 	$(GO) tool benchstat build/bench.txt
 
-nightly: build ## what is too long for test: 500 power cuts, long kill and fuzz runs, restart with 2 GiB
+nightly: build ## what is too long for test: 500 power cuts, 200 kills, fuzzing, 2 GiB restart; writes docs/results/nightly.md
 	$(GO) run ./test/nightly
 
 clean: ## remove what was built

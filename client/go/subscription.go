@@ -245,10 +245,15 @@ func (s *Subscription) leaveLocked() {
 		s.session = nil
 		sub.cn.ungrant(s.granted)
 		sub.cn.leave(wire.OpUnsub, sub.corr)
-		select {
-		case sub.result <- errLeft: // openOnce waits
-		default:
-		}
+		sub.answer(errLeft)
+	}
+}
+
+// answer tells openOnce, which waits for one answer and may have left with another.
+func (b *subscriber) answer(err error) {
+	select {
+	case b.result <- err:
+	default:
 	}
 }
 
@@ -267,7 +272,7 @@ func (b *subscriber) frame(cn *conn, f wire.Frame, own *buffer) error {
 		return b.s.records(b, f, own)
 	case f.Op == wire.OpOK && !b.ready:
 		b.ready = true
-		b.result <- nil
+		b.answer(nil)
 		return nil
 	case f.Op == wire.OpError:
 		var e wire.Error
@@ -298,7 +303,7 @@ func (b *subscriber) error(e *wire.Error) error {
 		}
 	}
 	if !b.ready {
-		b.result <- err
+		b.answer(err)
 	}
 	return nil
 }
@@ -311,7 +316,7 @@ func (b *subscriber) lost(cn *conn, err error) {
 		b.s.session = nil
 	}
 	if !b.ready {
-		b.result <- err
+		b.answer(err)
 	} else if current {
 		b.s.reopenLocked(0)
 	}
