@@ -27,14 +27,15 @@ var _ ballotBox = (*CatalogStable)(nil)
 
 // OpenCatalogStable opens or creates the file at path, which only one process can hold open.
 func OpenCatalogStable(path string) (*CatalogStable, error) {
-	store, err := raftboltdb.New(raftboltdb.Options{
-		Path:        path,
-		BoltOptions: &bbolt.Options{Timeout: time.Second},
+	s := &CatalogStable{path: path}
+	err := openBolt(path, func() (err error) {
+		s.bolt, err = raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: time.Second}})
+		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("raft: opening %s: %w", path, err)
+		return nil, err
 	}
-	return &CatalogStable{bolt: store, path: path}, nil
+	return s, nil
 }
 
 // Group returns the term and vote of the group; see StableStore.Group.

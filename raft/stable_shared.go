@@ -2,11 +2,14 @@ package raft
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
 	"runtime/debug"
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // The two copies stand in buckets of their own, and so on pages of their own.
@@ -27,26 +30,51 @@ type StableStore struct {
 
 // OpenStable opens or creates the file at path, which only one process can hold open.
 func OpenStable(path string) (*StableStore, error) {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout:      time.Second, // for the file lock; bbolt's default waits for ever
-		FreelistType: bbolt.FreelistMapType,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("raft: opening %s: %w", path, err)
-	}
-	db.MaxBatchDelay = batchDelay
-	err = db.Update(func(tx *bbolt.Tx) error {
-		if _, err := tx.CreateBucketIfNotExists(firstCopies); err != nil {
+	var db *bbolt.DB
+	err := openBolt(path, func() (err error) {
+		db, err = bbolt.Open(path, 0o600, &bbolt.Options{
+			Timeout:      time.Second, // for the file lock; bbolt's default waits for ever
+			FreelistType: bbolt.FreelistMapType,
+		})
+		if err != nil {
 			return err
 		}
-		_, err := tx.CreateBucketIfNotExists(secondCopies)
-		return err
+		db.MaxBatchDelay = batchDelay
+		return db.Update(func(tx *bbolt.Tx) error {
+			if _, err := tx.CreateBucketIfNotExists(firstCopies); err != nil {
+				return err
+			}
+			_, err := tx.CreateBucketIfNotExists(secondCopies)
+			return err
+		})
 	})
 	if err != nil {
-		db.Close()
-		return nil, fmt.Errorf("raft: preparing %s: %w", path, err)
+		if db != nil {
+			_ = db.Close()
+		}
+		return nil, err
 	}
 	return &StableStore{db: db}, nil
+}
+
+// openBolt runs open, in which bbolt maps a file and trusts what it finds: damage there shows as an error of
+// bbolt's, a panic or a fault, all of which mean that term and vote are not to be trusted (ErrStable).
+func openBolt(path string, open func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %s is damaged (%v): put it back from a copy", ErrStable, path, r)
+		}
+	}()
+	err = open()
+	var file *fs.PathError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &file), errors.Is(err, berrors.ErrTimeout):
+		return fmt.Errorf("raft: opening %s: %w", path, err)
+	}
+	return fmt.Errorf("%w: %s is damaged: %w: put it back from a copy", ErrStable, path, err)
 }
 
 // Group returns the term and vote of one group. A group has one Stable at a time.
