@@ -127,6 +127,7 @@ const inflateTurn = 4 << 20
 
 // resume goes on with what traffic left.
 func (s *session) resume() {
+	defer s.contain()
 	if s.state != stateClosed {
 		s.need = 1
 		s.traffic()
