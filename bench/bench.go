@@ -6,8 +6,9 @@
 // the call that hands the record over; it is then mostly a statement about how much was in flight.
 //
 // A warm-up comes first and is in none of the figures. Rate is records over the time from the first
-// measured record handed over to the last one acknowledged (Publish), or from the first delivered to
-// the last (Replay).
+// measured record handed over to the last one acknowledged (Publish), or from before the first was
+// asked for to the last delivered (Replay). A workload whose context ends while it measures returns what it
+// has, beside the context's error.
 package bench
 
 import (
@@ -29,6 +30,7 @@ import (
 type Result struct {
 	Workload    string  `json:"workload"` // "pub", "sub", "rtt"
 	Subject     string  `json:"subject"`
+	Stream      string  `json:"stream,omitempty"` // that was published to
 	Partitions  int     `json:"partitions"`
 	Connections int     `json:"connections"`
 	InFlight    int     `json:"in_flight,omitempty"` // API calls a connection

@@ -163,10 +163,10 @@ func TestPublishAndReplay(t *testing.T) {
 	const total = 10_000 + 3_001 + 20 + 100 + 5_000
 	progress.Store(0)
 	r, err := Replay(t.Context(), ReplayConfig{Server: addr, Progress: &progress})
-	if err != nil || r.Records != total-1 || r.Gaps != 0 || progress.Load() != total {
+	if err != nil || r.Records != total || r.Gaps != 0 || progress.Load() != total {
 		t.Errorf("replay gave %+v, %v, progress %d", r, err, progress.Load())
 	}
-	if r, err := Replay(t.Context(), ReplayConfig{Server: addr, Filter: ">", Records: 100, Window: 64 << 10}); err != nil || r.Records != 99 {
+	if r, err := Replay(t.Context(), ReplayConfig{Server: addr, Filter: ">", Records: 100, Window: 64 << 10}); err != nil || r.Records != 100 {
 		t.Errorf("replay of 100 gave %+v, %v", r, err)
 	}
 }
@@ -197,7 +197,7 @@ func TestReplayPassesOverWhatIsNotSelected(t *testing.T) {
 		}
 	}
 	r, err := Replay(t.Context(), ReplayConfig{Server: addr, Filter: "s.a"})
-	if err != nil || r.Gaps != 2 || r.Records != 2 {
+	if err != nil || r.Gaps != 2 || r.Records != 3 {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
@@ -280,5 +280,22 @@ func BenchmarkHistogram(b *testing.B) {
 		if d += 977; d > time.Second {
 			d = 0
 		}
+	}
+}
+
+// What ends early, on Ctrl-C say, gives what it has measured.
+func TestInterrupted(t *testing.T) {
+	address := startNode(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(300*time.Millisecond, cancel)
+	r, err := Publish(ctx, PublishConfig{Server: address, Warmup: -1, Duration: time.Minute})
+	if !errors.Is(err, context.Canceled) || r == nil || r.Records == 0 || r.Took <= 0 || r.Latency == nil || r.Stream != "bench" {
+		t.Errorf("pub: %+v, %v", r, err)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	time.AfterFunc(300*time.Millisecond, cancel)
+	r, err = RoundTrip(ctx, RoundTripConfig{Server: address, Warmup: -1, Duration: time.Minute})
+	if !errors.Is(err, context.Canceled) || r == nil || r.Records == 0 || r.Took <= 0 || r.Latency == nil {
+		t.Errorf("rtt: %+v, %v", r, err)
 	}
 }

@@ -81,6 +81,7 @@ func Publish(ctx context.Context, cfg PublishConfig) (*Result, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
+	parent := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
@@ -109,19 +110,28 @@ func Publish(ctx context.Context, cfg PublishConfig) (*Result, error) {
 		})
 	}
 	running.Wait()
-	if err := context.Cause(ctx); err != nil {
+	interrupted := parent.Err()
+	if err := context.Cause(ctx); err != nil && interrupted == nil {
 		return nil, err
 	}
-	r := &Result{Workload: "pub", Subject: cfg.Subject, Partitions: len(st.Partitions), Connections: cfg.Connections,
+	if interrupted != nil {
+		for _, s := range senders {
+			_ = s.c.Close() // no more acks come behind this
+		}
+	}
+	r := &Result{Workload: "pub", Subject: cfg.Subject, Stream: st.Name, Partitions: len(st.Partitions), Connections: cfg.Connections,
 		InFlight: cfg.InFlight, Batch: cfg.Batch, Size: cfg.Size, Rate: cfg.Rate, From: "the call to its ack"}
 	if cfg.Rate > 0 {
 		r.From = "the time a record was meant to be sent to its ack"
 	}
 	collect(r, senders)
+	if r.Records == 0 && interrupted != nil {
+		return nil, interrupted
+	}
 	if r.Records == 0 {
 		return nil, errors.New("nothing was measured: the run was over within its warm-up")
 	}
-	return r, nil
+	return r, interrupted
 }
 
 func collect(r *Result, senders []*sender) {

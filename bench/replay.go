@@ -53,13 +53,17 @@ func Replay(ctx context.Context, cfg ReplayConfig) (*Result, error) {
 	if cfg.Window > 0 {
 		options = append(options, client.Window(cfg.Window))
 	}
+	opened := time.Now()
 	sub, err := c.Subscribe(ctx, cfg.Filter, options...)
 	if err != nil {
 		return nil, err
 	}
 	defer sub.Close()
 	r := &Result{Workload: "sub", Subject: cfg.Filter, Partitions: len(plan.next), Connections: 1}
-	if err := plan.read(ctx, sub, &cfg, r); err != nil {
+	if err := plan.read(ctx, sub, &cfg, r, opened); err != nil {
+		if r.Records > 0 && ctx.Err() != nil {
+			return r, err
+		}
 		return nil, err
 	}
 	if r.Records == 0 {
@@ -105,18 +109,23 @@ func plan(ctx context.Context, c *client.Client, filter string) (*replay, error)
 }
 
 // read counts records until every partition has reached its end.
-func (p *replay) read(ctx context.Context, sub *client.Subscription, cfg *ReplayConfig, r *Result) error {
+func (p *replay) read(ctx context.Context, sub *client.Subscription, cfg *ReplayConfig, r *Result, opened time.Time) error {
 	var (
-		began   time.Time // when the first measured record arrived
-		opened  = time.Now()
+		began   time.Time // when measuring began
 		seen    uint64
 		at      partition
 		expect  uint64
 		end     uint64
 		pending uint64 // records not yet counted in Progress
 	)
+	if cfg.Warmup == 0 {
+		began = opened
+	}
 	for rec, err := range sub.All(ctx) {
 		if err != nil {
+			if !began.IsZero() {
+				r.Took = time.Since(began)
+			}
 			return err
 		}
 		if key := (partition{rec.StreamID(), rec.Partition}); key != at || seen == 0 {
@@ -140,7 +149,7 @@ func (p *replay) read(ctx context.Context, sub *client.Subscription, cfg *Replay
 		if !began.IsZero() {
 			r.Records++
 			r.Bytes += uint64(len(rec.Value))
-		} else if cfg.Warmup == 0 || time.Since(opened) >= cfg.Warmup {
+		} else if time.Since(opened) >= cfg.Warmup {
 			began = time.Now() // the clock starts with this record, so it is not counted
 		}
 		if expect == end {

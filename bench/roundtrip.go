@@ -102,11 +102,11 @@ func RoundTrip(ctx context.Context, cfg RoundTripConfig) (*Result, error) {
 	if sendErr := <-sent; err == nil {
 		err = sendErr
 	}
-	if err != nil {
+	if err != nil && (r == nil || r.Records == 0) {
 		return nil, err
 	}
-	r.Partitions = len(st.Partitions)
-	return r, nil
+	r.Stream, r.Partitions = st.Name, len(st.Partitions)
+	return r, err
 }
 
 func pair(ctx context.Context, cfg *RoundTripConfig) (out, in *client.Client, err error) {
@@ -147,6 +147,9 @@ func (t *trip) send(ctx context.Context, c *client.Client, cancel context.Cancel
 	}
 	for i := range t.total {
 		t.clock.until(ctx, t.pacer.due(i))
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		b := v.next()
 		binary.LittleEndian.PutUint64(b, t.run)
 		binary.LittleEndian.PutUint64(b[8:], i)
@@ -166,7 +169,10 @@ func (t *trip) receive(ctx context.Context, sub *client.Subscription) (*Result, 
 			if cause := context.Cause(ctx); cause != nil {
 				err = cause
 			}
-			return nil, err
+			if !errors.Is(err, context.Canceled) || expect <= t.warm {
+				return nil, err
+			}
+			return t.result(h, expect-t.warm), err // interrupted
 		}
 		now := t.clock.now()
 		if len(rec.Value) < roundTripBytes || binary.LittleEndian.Uint64(rec.Value) != t.run {
@@ -185,9 +191,13 @@ func (t *trip) receive(ctx context.Context, sub *client.Subscription) (*Result, 
 			break
 		}
 	}
-	n := t.total - t.warm
+	return t.result(h, t.total-t.warm), nil
+}
+
+// result is what n measured records came to.
+func (t *trip) result(h *Histogram, n uint64) *Result {
 	return &Result{Workload: "rtt", Subject: t.cfg.Subject, Connections: 2, Batch: 65535, Size: t.cfg.Size, Rate: t.cfg.Rate,
 		Records: n, Bytes: n * uint64(t.cfg.Size), Took: time.Duration(t.clock.now() - t.pacer.due(t.warm)), Latency: h.Latency(),
 		From:   "the time a record was meant to be sent to its delivery",
-		Quorum: int(t.quorum.Load()), Voters: int(t.voters.Load())}, nil
+		Quorum: int(t.quorum.Load()), Voters: int(t.voters.Load())}
 }

@@ -21,11 +21,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // open runs a catalog on a directory until the test ends or stop is called.
 func open(t *testing.T, dir string, changed func(*Stream, bool)) (c *Catalog, stop func()) {
 	t.Helper()
+	return openSized(t, dir, 0, changed)
+}
+
+// openSized is open with segments of so many bytes.
+func openSized(t *testing.T, dir string, segmentBytes int64, changed func(*Stream, bool)) (c *Catalog, stop func()) {
+	t.Helper()
 	fsys, err := storage.OSFS(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, err := storage.Open(storage.Config{FS: fsys, Dir: "catalog", Partition: CatalogGroup})
+	log, err := storage.Open(storage.Config{FS: fsys, Dir: "catalog", Partition: CatalogGroup, SegmentBytes: segmentBytes})
 	if err != nil {
 		t.Fatal(err)
 	}

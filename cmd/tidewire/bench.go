@@ -86,10 +86,13 @@ func (r *benchRun) run(c *cobra.Command, expected func(done uint64, took time.Du
 	})
 	res, err := work(ctx, &done)
 	bar.stop()
-	if ctx.Err() != nil {
+	interrupted := ctx.Err() != nil
+	if interrupted && (res == nil || res.Records == 0) {
 		return &problem{what: "interrupted: nothing was measured"}
 	}
-	if err != nil {
+	if interrupted {
+		fmt.Fprintln(r.app.err, "interrupted; this is what was measured until then")
+	} else if err != nil {
 		return &problem{what: "the benchmark did not finish", err: err}
 	}
 	if r.json {
@@ -156,6 +159,9 @@ func (r *benchRun) print(res *bench.Result, disk *bench.Disk) {
 	}
 	host, _ := os.Hostname()
 	rows = append(rows, []string{"machine", fmt.Sprintf("%s, %s, %s, node %s", orDash(host), plural(runtime.NumCPU(), "CPU"), runtime.Version(), r.address())})
+	if res.Stream != "" {
+		rows = append(rows, []string{"cleanup", fmt.Sprintf("stream %s keeps what was published; `tidewire stream rm %s --purge` removes the stream", res.Stream, res.Stream)})
+	}
 	table(r.app.out, rows)
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tidewire/tidewire/bench"
+	"github.com/tidewire/tidewire/proto/wire"
 )
 
 func (a *app) benchPubCommand() *cobra.Command {
@@ -37,6 +38,9 @@ func (a *app) benchPubCommand() *cobra.Command {
 				cfg.Warmup = -1
 			}
 			if err := cfg.Validate(); err != nil {
+				return usage(c, err)
+			}
+			if err := wire.ValidSubject(cfg.Subject); err != nil {
 				return usage(c, err)
 			}
 			cfg.Server = r.address()

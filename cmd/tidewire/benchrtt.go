@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tidewire/tidewire/bench"
+	"github.com/tidewire/tidewire/proto/wire"
 )
 
 func (a *app) benchRttCommand() *cobra.Command {
@@ -25,6 +26,9 @@ func (a *app) benchRttCommand() *cobra.Command {
 			}
 			if cfg.Warmup == 0 {
 				cfg.Warmup = -1
+			}
+			if err := wire.ValidSubject(cfg.Subject); err != nil {
+				return usage(c, err)
 			}
 			cfg.Server = r.address()
 			return r.run(c, byTime(cfg.Duration+max(cfg.Warmup, 0)), func(ctx context.Context, done *atomic.Uint64) (*bench.Result, error) {

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tidewire/tidewire/bench"
+	"github.com/tidewire/tidewire/proto/wire"
 )
 
 func (a *app) benchSubCommand() *cobra.Command {
@@ -19,6 +20,9 @@ func (a *app) benchSubCommand() *cobra.Command {
 		Example: "  tidewire bench pub --records 5000000 && tidewire bench sub\n  tidewire bench sub --subject 'orders.>'",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := wire.ValidFilter(cfg.Filter); err != nil {
+				return usage(c, err)
+			}
 			cfg.Server, cfg.Window = r.address(), int(min(window, 1<<30))
 			return r.run(c, byCount(cfg.Records), func(ctx context.Context, done *atomic.Uint64) (*bench.Result, error) {
 				cfg.Progress = done

@@ -4,12 +4,16 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	client "github.com/tidewire/tidewire/client/go"
 )
@@ -20,12 +24,14 @@ const defaultServer = "127.0.0.1:7420"
 type connection struct {
 	app     *app
 	server  string
+	flag    *pflag.Flag // --server
 	timeout time.Duration
 }
 
 func (a *app) connection(c *cobra.Command) *connection {
 	cn := &connection{app: a}
 	c.Flags().StringVar(&cn.server, "server", "", "`ADDRESS` of a node, or several with commas (default TIDEWIRE_SERVER, or "+defaultServer+")")
+	cn.flag = c.Flags().Lookup("server")
 	c.Flags().DurationVar(&cn.timeout, "timeout", 10*time.Second, "how long to wait for the node's answer")
 	return cn
 }
@@ -34,10 +40,45 @@ func (cn *connection) address() string {
 	return cmp.Or(cn.server, cn.app.getenv("TIDEWIRE_SERVER"), defaultServer)
 }
 
+// checkAddress refuses what no node can listen on.
+func checkAddress(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	if n, err := strconv.ParseUint(port, 10, 64); err == nil && n > 65535 {
+		return fmt.Errorf("port %s is not 1 to 65535", port)
+	}
+	return nil
+}
+
+// check refuses an address that can be no node's. The port may be left out.
+func (cn *connection) check() error {
+	bad := func(why string) error {
+		return &problem{what: why, code: exitUsage, todo: "give HOST:PORT, such as " + defaultServer + ", with --server or TIDEWIRE_SERVER"}
+	}
+	if cn.flag != nil && cn.flag.Changed && strings.TrimSpace(cn.server) == "" {
+		return bad("--server is empty")
+	}
+	for address := range strings.SplitSeq(cn.address(), ",") {
+		address = strings.TrimSpace(address)
+		if !strings.Contains(address, ":") || strings.HasSuffix(address, "]") || address != "" && net.ParseIP(address) != nil {
+			continue
+		}
+		if err := checkAddress(address); err != nil {
+			return bad(fmt.Sprintf("%s is no address of a node: %v", address, err))
+		}
+	}
+	return nil
+}
+
 // connect finds the node, and says on stderr what becomes of the connection afterwards.
 func (cn *connection) connect(ctx context.Context, opts ...client.Option) (*client.Client, error) {
 	if cn.timeout <= 0 {
 		return nil, &problem{what: fmt.Sprintf("--timeout %v is not above 0", cn.timeout), code: exitUsage}
+	}
+	if err := cn.check(); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, cn.timeout)
 	defer cancel()

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,6 +39,9 @@ type demo struct {
 	text *demoText
 	node *demoNode
 	kept bool // node and dir stay
+
+	cancel  context.CancelFunc // ends all of it
+	unheard error              // why stdout could not be written
 }
 
 func (a *app) demoCommand() *cobra.Command {
@@ -49,8 +54,12 @@ func (a *app) demoCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 		Hidden:  true,
 		RunE: func(c *cobra.Command, _ []string) error {
-			ctx, stop := interruptible(c.Context())
+			// Whatever comes, the node is stopped and the files are removed; so a second signal ends nothing early. To
+			// ask for SIGPIPE makes a write to a closed stdout an error, which say looks at.
+			ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
 			defer stop()
+			ctx, d.cancel = context.WithCancel(ctx)
+			defer d.cancel()
 			ctx, cancel := context.WithTimeout(ctx, demoLimit)
 			defer cancel()
 			return d.run(ctx)
@@ -75,10 +84,11 @@ func (d *demo) run(ctx context.Context) (err error) {
 	}
 	d.say("Tidewire demo: %s\n", d.text)
 	for _, step := range []func(context.Context) error{d.start, d.publish, d.kill, d.restart, d.compare} {
-		if err := step(ctx); err != nil {
-			if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return &problem{what: "the demo was interrupted", todo: "nothing: its node is stopped and its files are removed"}
-			}
+		err := step(ctx)
+		if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return &problem{what: "the demo was interrupted", err: d.unheard, todo: "nothing: its node is stopped and its files are removed"}
+		}
+		if err != nil {
 			return d.failed(err)
 		}
 	}
@@ -86,10 +96,19 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if d.keep {
 		d.leave()
 	}
+	if d.unheard != nil {
+		return &problem{what: "the output could not be written", err: d.unheard}
+	}
 	return nil
 }
 
-func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.app.out, format, args...) }
+// say tells the story. When nobody can hear it any more the demo ends.
+func (d *demo) say(format string, args ...any) {
+	if _, err := fmt.Fprintf(d.app.out, format, args...); err != nil && d.unheard == nil {
+		d.unheard = err
+		d.cancel()
+	}
+}
 
 func (d *demo) start(ctx context.Context) error {
 	d.say("\n1. Start a node on an empty directory.\n")
@@ -101,7 +120,7 @@ func (d *demo) launch(ctx context.Context, listen string) error {
 	d.say("   $ tidewire server --dev --data %s --listen %s\n", data, listen)
 	began := time.Now()
 	var err error
-	d.node, err = startDemoNode(ctx, d.self, filepath.Join(d.dir, "node.log"), "server", "--dev", "--data", data, "--listen", listen)
+	d.node, err = startDemoNode(ctx, d.keep, d.self, filepath.Join(d.dir, "node.log"), "server", "--dev", "--data", data, "--listen", listen)
 	if err != nil {
 		return &problem{what: "the node did not start", err: err}
 	}
@@ -196,7 +215,6 @@ func (d *demo) failed(err error) error {
 
 // leave lets the node run on.
 func (d *demo) leave() {
-	d.kept = true
 	d.say(`
 The node is still running at %[1]s, process %[2]d. Try:
 
@@ -209,6 +227,7 @@ The node is still running at %[1]s, process %[2]d. Try:
 Stop it with:            kill %[2]d
 Then its data can go:    rm -r %[3]s
 `, d.node.address, d.node.pid(), d.dir, d.app.self)
+	d.kept = d.unheard == nil // else nobody knows how to stop it
 }
 
 // clean stops the node and removes everything.

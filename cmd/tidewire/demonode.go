@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -22,8 +23,9 @@ type demoNode struct {
 // demoPatience is how long a node may take to start or to stop.
 const demoPatience = 30 * time.Second
 
-// startDemoNode starts self with args, its log to the file log, and waits until it is ready.
-func startDemoNode(ctx context.Context, self, log string, args ...string) (*demoNode, error) {
+// startDemoNode starts self with args, its log to the file log, and waits until it is ready. Unless it outlives
+// us, the kernel ends it when we are killed.
+func startDemoNode(ctx context.Context, outlives bool, self, log string, args ...string) (*demoNode, error) {
 	f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
 	if err != nil {
 		return nil, err
@@ -32,19 +34,28 @@ func startDemoNode(ctx context.Context, self, log string, args ...string) (*demo
 	n := &demoNode{cmd: exec.Command(self, args...), exited: make(chan error, 1)}
 	n.cmd.Stderr = f
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us; we stop it
+	if !outlives {
+		dieWithUs(n.cmd.SysProcAttr)
+	}
 	stdout, err := n.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	if err := n.cmd.Start(); err != nil {
-		return nil, err
-	}
-	lines := make(chan string, 1)
+	lines, started := make(chan string, 1), make(chan error, 1)
 	go func() {
+		runtime.LockOSThread() // for dieWithUs: this thread lives as long as the child
+		defer runtime.UnlockOSThread()
+		err := n.cmd.Start()
+		if started <- err; err != nil {
+			return
+		}
 		line, _ := bufio.NewReader(stdout).ReadString('\n') // without a line: it ended, or is not ours
 		lines <- strings.TrimSpace(line)
 		n.exited <- n.cmd.Wait()
 	}()
+	if err := <-started; err != nil {
+		return nil, err
+	}
 	select {
 	case line := <-lines:
 		if address, ok := strings.CutPrefix(line, "ready "); ok {
@@ -54,10 +65,10 @@ func startDemoNode(ctx context.Context, self, log string, args ...string) (*demo
 		_ = n.cmd.Process.Kill()
 		return nil, errors.Join(fmt.Errorf("it said %q instead of ready", line), <-n.exited)
 	case <-time.After(demoPatience):
-		_ = n.cmd.Process.Kill()
+		_ = n.kill()
 		return nil, fmt.Errorf("it was not ready within %v", demoPatience)
 	case <-ctx.Done():
-		_ = n.cmd.Process.Kill()
+		_ = n.kill()
 		return nil, context.Cause(ctx)
 	}
 }

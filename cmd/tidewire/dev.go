@@ -43,6 +43,13 @@ func (a *app) devCommand() *cobra.Command {
 				}
 				defer func() { err = errors.Join(err, os.RemoveAll(v.data)) }()
 			}
+			defer func() {
+				if err == nil && temp {
+					fmt.Fprintf(a.out, "stopped; data removed\n")
+				} else if err == nil {
+					fmt.Fprintf(a.out, "stopped; data kept in %s\n", v.data)
+				}
+			}()
 			return v.run(c, func(n *broker.Node) { v.welcome(n, temp) })
 		},
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	client "github.com/tidewire/tidewire/client/go"
 )
 
 // Publish, read, look: what a person does in the first minute, as it is printed.
@@ -142,14 +145,19 @@ func TestPubLines(t *testing.T) {
 func TestPubRefused(t *testing.T) {
 	n := startNode(t, t.TempDir(), true)
 	c := newCLI(t, n)
-	c.fails(exitError, []string{"pub", "a b", "x"}, "the record was not stored", "space")
-	c.fails(exitError, []string{"pub", "orders.*", "x"}, "the record was not stored", "wildcard")
-	c.fails(exitError, []string{"pub", "a", strings.Repeat("x", 1<<20)}, "the record was not stored", "limit", "split it")
-	over := c.typing("fine\n" + strings.Repeat("x", 2<<20) + "\nnever read\n")
-	over.fails(exitError, []string{"pub", "a", "-"}, "reading stopped at line 2", "longer than 1,048,576 bytes", "the lines before it are stored")
-	// Just under what is read, and yet too much with what a record needs besides.
-	c.typing("fine too\n"+strings.Repeat("x", 1<<20)+"\n").fails(exitError, []string{"pub", "a", "-"}, "line 2 was not stored", "split it")
-	if got := c.ok("sub", "a", "--count", "2"); got != "fine\nfine too\n" {
+	c.fails(exitUsage, []string{"pub", "a b", "x"}, "space")
+	c.fails(exitUsage, []string{"pub", "orders.*", "x"}, "wildcard")
+	c.fails(exitError, []string{"pub", "a", strings.Repeat("x", 1<<20)}, "the record was not stored", "room for 1,048,5", "split it")
+	c.fails(exitError, []string{"pub", "ümlaut.x", "x"}, `"ümlaut", its first token`, "tidewire stream create NAME --subject ümlaut.x")
+	// Far too long for the reader, and just too long with what a record needs besides: it is said in the same words.
+	limit := valueLimit(&client.Message{Subject: "a"}, 1<<20)
+	for _, n := range []int{2 << 20, limit + 1} {
+		over := c.typing("fine\n" + strings.Repeat("x", n) + "\nnever read\n")
+		over.fails(exitError, []string{"pub", "a", "-"}, "line 2 is longer: a record on a has room for "+count(limit)+" bytes here",
+			"the lines behind it were not published", "split it", "line 1 is stored; go on from line 2")
+	}
+	c.typing(strings.Repeat("x", limit)+"\n").ok("pub", "a", "-")
+	if got := c.ok("sub", "a", "--count", "2"); got != "fine\nfine\n" {
 		t.Errorf("stored is %q", got)
 	}
 }
@@ -161,7 +169,10 @@ func TestUnreachable(t *testing.T) {
 		c.fails(exitError, args, "no connection to 127.0.0.1:1", "connection refused", "start a node with `tidewire dev`")
 	}
 	c.fails(exitError, []string{"pub", "a", "x", "--server", "127.0.0.1:2"}, "no connection to 127.0.0.1:2")
-	c.fails(exitError, []string{"pub", "a", "x", "--server", "what:is:this"}, "what:is:this")
+	c.fails(exitUsage, []string{"pub", "a", "x", "--server", "what:is:this"}, "what:is:this", "do:  ")
+	c.fails(exitUsage, []string{"pub", "a", "x", "--server", "localhost:99999"}, "localhost:99999", "1 to 65535", "do:  ")
+	c.fails(exitUsage, []string{"pub", "a", "x", "--server", ""}, "--server is empty", "do:  ")
+	c.fails(exitError, []string{"pub", "a", "x", "--server", "nosuch.invalid"}, "no connection to nosuch.invalid", "do:  check the name")
 }
 
 func TestSubFrom(t *testing.T) {
@@ -173,7 +184,52 @@ func TestSubFrom(t *testing.T) {
 			t.Errorf("--from %s begins with %q, not %s", from, got, want)
 		}
 	}
-	c.fails(exitError, []string{"sub", "a..b"}, "cannot read a..b", "empty token")
+	c.fails(exitUsage, []string{"sub", "a..b"}, "empty token")
+}
+
+func TestSubFromOffset(t *testing.T) {
+	c := newCLI(t, startNode(t, t.TempDir(), true))
+	c.typing("0\n1\n2\n").ok("pub", "s", "-")
+	c.fails(exitError, []string{"sub", "s", "--from", "99999999"}, "error: cannot read s from offset 99,999,999", "has offsets [0, 3)", "give --from 0 to 3")
+	c.ok("stream", "create", "k", "--partitions", "2")
+	for _, filter := range []string{">", "k"} {
+		c.fails(exitError, []string{"sub", filter, "--from", "3"}, "partitions, and each has offsets of its own", "give --from first, last, next, or a time")
+	}
+}
+
+// Whatever ends pub early, it says which lines are stored, and ends at once.
+func TestPubSaysWhatIsStored(t *testing.T) {
+	n := startNode(t, t.TempDir(), false)
+	c := newCLI(t, n)
+	c.ok("stream", "create", "s")
+	r, w := io.Pipe()
+	var out, stderr buffer
+	a := &app{in: r, out: &out, err: &stderr, getenv: func(k string) string { return c.env[k] }}
+	done := make(chan int)
+	go func() { done <- a.run([]string{"pub", "s", "-", "--timeout", "30s"}) }()
+	lines := func(s string) {
+		if _, err := w.Write([]byte(s)); err != nil {
+			t.Error(err)
+		}
+	}
+	lines("1\n2\n3\n")
+	if got := c.ok("sub", "s", "--count", "3"); got != "1\n2\n3\n" {
+		t.Errorf("stored is %q", got)
+	}
+	c.ok("stream", "rm", "s", "--yes")
+	lines("4\n")
+	began := time.Now()
+	code := <-done
+	w.Close() // the reader of lines still waits for one
+	if code != exitError || time.Since(began) > 5*time.Second {
+		t.Errorf("exit code %d after %v", code, time.Since(began))
+	}
+	for _, want := range []string{"not every line was stored", "lines 1-3 are stored; go on from line 4", "tidewire stream create NAME --subject s"} {
+		if !strings.Contains(stderr.String(), want) {
+			t.Errorf("stderr lacks %q:\n%s", want, stderr.String())
+		}
+	}
+	c.typing("1\n").fails(exitError, []string{"pub", "nowhere.x", "-"}, "no line is stored; go on from line 1", "--subject nowhere.x")
 }
 
 // A subscription that begins with what is next waits for it, also where no stream is yet, and prints
@@ -239,7 +295,7 @@ func TestBench(t *testing.T) {
 	if d := m["disk"].(map[string]any); d["write_bytes"] != 4096.0 {
 		t.Errorf("disk is %v", d)
 	}
-	check(run("sub"), map[string]any{"workload": "sub", "records": 4999.0, "partitions": 3.0, "connections": 1.0, "durability": ""})
+	check(run("sub"), map[string]any{"workload": "sub", "records": 5000.0, "partitions": 3.0, "connections": 1.0, "durability": ""})
 	check(run("pub", "--records", "50", "--warmup", "0", "--in-flight", "1", "--batch", "1"), map[string]any{"records": 50.0, "in_flight": 1.0, "batch": 1.0})
 	check(run("pub", "--duration", "100ms", "--warmup", "50ms", "--rate", "1000"), map[string]any{"records": 100.0, "rate_wanted": 1000.0,
 		"latency_from": "the time a record was meant to be sent to its ack"})
@@ -300,9 +356,11 @@ func TestLog(t *testing.T) {
 		t.Error("looking has changed the files")
 	}
 
-	c.fails(exitError, []string{"log", "verify", filepath.Join(dir, "nope")}, "there is no directory")
-	c.fails(exitError, []string{"log", "verify", filepath.Join(dir, "node.json")}, "is a file")
-	c.fails(exitError, []string{"log", "verify", t.TempDir()}, "there is no log in")
+	for _, verb := range []string{"verify", "dump"} {
+		c.fails(exitNoInput, []string{"log", verb, filepath.Join(dir, "nope")}, "there is no directory")
+		c.fails(exitNoInput, []string{"log", verb, filepath.Join(dir, "node.json")}, "is a file")
+		c.fails(exitNoInput, []string{"log", verb, t.TempDir()}, "there is no log in")
+	}
 }
 
 // fingerprint is every file below dir: its bytes and when it was changed.
@@ -367,5 +425,82 @@ func TestLogVerifyFindsDamage(t *testing.T) {
 	}
 	if r = c.run("log", "verify", dir); r.code != 1 || !strings.Contains(r.out, "UNREADABLE") {
 		t.Errorf("without a manifest: exit code %d\n%s", r.code, r.out)
+	}
+}
+
+// What the catalog says there is, and the votes prove to have held something, must be there.
+func TestLogVerifyFindsMissing(t *testing.T) {
+	dir := t.TempDir()
+	n := startNode(t, dir, false)
+	c := newCLI(t, n)
+	c.ok("stream", "create", "kk", "--partitions", "2")
+	c.ok("stream", "create", "gone")
+	c.ok("pub", "kk", "x")
+	c.ok("stream", "rm", "gone", "--yes")
+	stopNode(t, n)
+	verify := func(code int, words ...string) {
+		t.Helper()
+		for _, verb := range []string{"verify", "dump"} {
+			r := c.run("log", verb, dir)
+			if r.code != code {
+				t.Errorf("%s: exit code %d, want %d\n%s%s", verb, r.code, code, r.out, r.err)
+			}
+			for _, w := range words {
+				if verb == "verify" && !strings.Contains(r.out, w) {
+					t.Errorf("verify lacks %q:\n%s", w, r.out)
+				}
+			}
+		}
+	}
+	partition := func(n string) string { return filepath.Join(dir, "partitions", n) }
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	verify(0, "partitions/1 kk/0", "partitions/2 kk/1", "partitions/3 gone/0 (deleted)", "no damage")
+	if out := c.ok("log", "dump", dir); !strings.Contains(out, "partitions/2 kk/1: cluster ") {
+		t.Errorf("dump says\n%s", out)
+	}
+
+	away := filepath.Join(t.TempDir(), "away")
+	move(partition("1"), away)
+	verify(1, "partitions/1 (stream kk, partition 0): MISSING, there is no such directory", "4 logs, 0 records: 1 missing")
+	if err := os.Mkdir(partition("1"), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	verify(1, "partitions/1 (stream kk, partition 0): MISSING, the directory holds nothing")
+	var reports []logReport
+	r := c.run("log", "verify", dir, "--json")
+	if err := json.Unmarshal([]byte(r.out), &reports); err != nil || r.code != 1 || len(reports) != 4 || reports[1].State != "missing" || reports[1].Stream != "kk" {
+		t.Errorf("exit code %d, %v: %s", r.code, err, r.out)
+	}
+	if err := os.Remove(partition("1")); err != nil {
+		t.Fatal(err)
+	}
+	move(away, partition("1"))
+
+	move(partition("3"), away) // what was deleted may be gone
+	verify(0, "3 logs, 1 record: no damage")
+	move(away, partition("7"))
+	verify(0, "a stray: the catalog does not know it", "no damage, 1 stray")
+	move(partition("7"), partition("3"))
+
+	move(filepath.Join(dir, "catalog"), away)
+	verify(1, "catalog: MISSING, there is no such directory", "1 missing")
+	if err := os.RemoveAll(filepath.Join(dir, "partitions")); err != nil {
+		t.Fatal(err)
+	}
+	verify(1, "catalog: MISSING")
+	move(away, filepath.Join(dir, "catalog"))
+	verify(1, "partitions/1 (stream kk, partition 0): MISSING", "partitions/2 (stream kk, partition 1): MISSING", "2 missing")
+
+	if os.Getuid() != 0 {
+		if err := os.Chmod(dir, 0); err != nil {
+			t.Fatal(err)
+		}
+		defer os.Chmod(dir, 0o700)
+		c.fails(exitNoInput, []string{"log", "verify", dir}, "permission denied")
 	}
 }

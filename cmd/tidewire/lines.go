@@ -16,6 +16,9 @@ type lineReader struct {
 	line  int    // number of the line last returned, from 1
 }
 
+// errLongLine is what a line unwraps to that is longer than the limit.
+var errLongLine = errors.New("it is longer")
+
 func newLineReader(r io.Reader, limit int) *lineReader {
 	return &lineReader{r: bufio.NewReaderSize(r, 256<<10), limit: limit}
 }
@@ -44,7 +47,7 @@ func (l *lineReader) next() ([]byte, error) {
 		return nil, err
 	}
 	if len(b) > l.limit {
-		return nil, fmt.Errorf("it is longer than %s bytes, which is the most the node takes in a record", count(l.limit))
+		return nil, fmt.Errorf("%w than %s bytes", errLongLine, count(l.limit))
 	}
 	return b, nil
 }

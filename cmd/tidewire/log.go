@@ -17,6 +17,15 @@ const logLong = `Look at the logs on disk, without a node. DIR is a node's data 
 directory of one log in it: DIR/catalog, DIR/partitions/1. Files are opened for reading
 only; nothing is changed. No node may be running on the directory.`
 
+const logExitCodes = `
+
+Exit codes:
+  0   all is well
+  1   damage was found, or something is missing
+  2   wrong usage
+  66  could not look: there is no such directory, it is not a data directory, no permission
+  75  a node runs on the directory`
+
 func (a *app) logCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "log",
@@ -37,6 +46,9 @@ func openLogs(dir string) (*logSet, error) {
 	if err := set.stopped(); err != nil {
 		set.fs.Close()
 		return nil, err
+	}
+	if set.whole {
+		set.takeInventory()
 	}
 	return set, nil
 }
@@ -124,6 +136,8 @@ func unreadable(err error) string {
 		return "was deleted; its files are being given away"
 	case errors.Is(err, storage.ErrNoManifest):
 		return "has segments but no manifest"
+	case errors.Is(err, errMissing):
+		return "MISSING: " + err.Error()
 	}
 	return err.Error()
 }

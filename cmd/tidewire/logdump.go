@@ -20,7 +20,7 @@ const dumpLong = logLong + `
 
 dump prints entries, the batches in them and their records. Damaged ranges are named in
 their place and passed over. With --json each item is an object on a line of its own:
-{"log": …}, {"entry": …}, {"batch": …}, {"record": …}, {"damage": …}.`
+{"log": …}, {"entry": …}, {"batch": …}, {"record": …}, {"damage": …}.` + logExitCodes
 
 func (a *app) logDumpCommand() *cobra.Command {
 	d := &dump{app: a}
@@ -70,13 +70,21 @@ func (d *dump) run(dir string) error {
 	}
 	defer set.fs.Close()
 	d.out = newOutput(d.app.out)
-	err = set.each(func(name string, l *storage.Log, err error) error {
+	err = set.each(func(dir string, l *storage.Log, err error) error {
 		d.printed = 0
-		if err != nil {
-			d.damaged = d.damaged || !errors.Is(err, storage.ErrRemoved)
-			return d.print(dumpItem{Log: &dumpLog{Name: name, Error: unreadable(err)}}, "%s: %s\n", name, unreadable(err))
+		head, name := &dumpLog{Name: set.name(dir)}, set.name(dir)
+		if o := set.owner(dir); o != nil {
+			head.Stream, head.Number = o.stream, &o.partition
+			name += " " + o.String()
+		} else if set.stray(dir) {
+			name += " (a stray)"
 		}
-		if err := d.log(name, l); !errors.Is(err, errEnough) {
+		if err != nil {
+			d.damaged = d.damaged || !errors.Is(err, storage.ErrRemoved) && !errors.Is(err, errEmpty)
+			head.Error = unreadable(err)
+			return d.print(dumpItem{Log: head}, "%s: %s\n", name, head.Error)
+		}
+		if err := d.log(head, name, l); !errors.Is(err, errEnough) {
 			return err
 		}
 		return nil
@@ -100,15 +108,17 @@ type dumpItem struct {
 }
 
 type dumpLog struct {
-	Name      string `json:"name"`
-	Error     string `json:"error,omitempty"`
-	Cluster   string `json:"cluster,omitempty"`
-	Partition uint64 `json:"partition"` // 0: the catalog
-	First     uint64 `json:"first_offset"`
-	Next      uint64 `json:"next_offset"`
-	Segments  int    `json:"segments"`
-	Bytes     int64  `json:"bytes"`
-	Clean     bool   `json:"closed_in_good_order"`
+	Name      string  `json:"name"`
+	Stream    string  `json:"stream,omitempty"` // whose partition this is
+	Number    *uint32 `json:"stream_partition,omitempty"`
+	Error     string  `json:"error,omitempty"`
+	Cluster   string  `json:"cluster,omitempty"`
+	Partition uint64  `json:"partition"` // 0: the catalog
+	First     uint64  `json:"first_offset"`
+	Next      uint64  `json:"next_offset"`
+	Segments  int     `json:"segments"`
+	Bytes     int64   `json:"bytes"`
+	Clean     bool    `json:"closed_in_good_order"`
 }
 
 type dumpEntry struct {
@@ -171,12 +181,12 @@ func (d *dump) print(item dumpItem, format string, args ...any) error {
 	})
 }
 
-func (d *dump) log(name string, l *storage.Log) error {
+func (d *dump) log(head *dumpLog, name string, l *storage.Log) error {
 	b, found := l.Bounds(), l.Recovered()
 	cluster, partition := l.Identity()
 	d.catalog = isCatalog(l)
-	head := &dumpLog{Name: name, Cluster: fmt.Sprintf("%x", cluster), Partition: partition, First: uint64(b.Start), Next: uint64(b.End),
-		Segments: b.Segments, Bytes: b.Bytes, Clean: found.Clean}
+	head.Cluster, head.Partition, head.First, head.Next = fmt.Sprintf("%x", cluster), partition, uint64(b.Start), uint64(b.End)
+	head.Segments, head.Bytes, head.Clean = b.Segments, b.Bytes, found.Clean
 	err := d.print(dumpItem{Log: head}, "%s: cluster %x, log %d, entries [%d, %d), %s, %s, %s\n", name, cluster, partition, b.First, b.Last+1,
 		offsetsText(b.Start, b.End), plural(b.Segments, "segment"), size(b.Bytes))
 	if err != nil {
@@ -198,7 +208,7 @@ func (d *dump) log(name string, l *storage.Log) error {
 			continue
 		}
 		if err != nil {
-			return &problem{what: fmt.Sprintf("entry %d of %s cannot be read", index, name), err: err}
+			return &problem{what: fmt.Sprintf("entry %d of %s cannot be read", index, head.Name), err: err}
 		}
 		if err := d.entry(&e); err != nil {
 			return err

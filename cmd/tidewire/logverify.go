@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -22,12 +23,17 @@ reported by file, byte and exact range of offsets.
 A torn tail is not damage: it is what a crash in the middle of a write leaves, holds
 nothing that was acknowledged, and is cut when the node starts.
 
-Exit codes: 0 all is well, 1 damage was found, 75 a node runs on the directory.`
+Of a whole data directory the catalog is read as well: what it says there is and what the
+votes prove to have held records must be there, or is MISSING. A partition that the
+catalog does not know is named as a stray; that is no damage.` + logExitCodes
 
 // logReport is what verify found in one log.
 type logReport struct {
 	Log      string       `json:"log"`
-	State    string       `json:"state"` // ok, damaged, unreadable
+	Stream   string       `json:"stream,omitempty"` // whose partition this is
+	Number   *uint32      `json:"stream_partition,omitempty"`
+	Stray    bool         `json:"stray,omitempty"` // the catalog does not know it
+	State    string       `json:"state"`           // ok, damaged, unreadable, missing
 	Error    string       `json:"error,omitempty"`
 	Clean    bool         `json:"closed_in_good_order"`
 	Segments int          `json:"segments"`
@@ -39,6 +45,8 @@ type logReport struct {
 	Records  uint64       `json:"records"` // that can be read
 	Torn     *tornTail    `json:"torn_tail,omitempty"`
 	Damage   []damageItem `json:"damage,omitempty"`
+
+	owner *owner
 }
 
 type tornTail struct {
@@ -96,13 +104,19 @@ func (a *app) logVerifyCommand() *cobra.Command {
 
 func (a *app) verifyAll(set *logSet, quiet bool) ([]*logReport, error) {
 	reports := []*logReport{}
-	err := set.each(func(name string, l *storage.Log, err error) error {
-		r := &logReport{Log: name}
+	err := set.each(func(dir string, l *storage.Log, err error) error {
+		r := &logReport{Log: set.name(dir), Stray: set.stray(dir) && !errors.Is(err, storage.ErrRemoved)}
+		if r.owner = set.owner(dir); r.owner != nil {
+			r.Stream, r.Number = r.owner.stream, &r.owner.partition
+		}
 		reports = append(reports, r)
 		if err != nil {
 			r.unreadable(err)
 		} else if err := r.verify(l); err != nil {
-			return &problem{what: "verifying " + name + " stopped", err: err}
+			return &problem{what: "verifying " + r.Log + " stopped", err: err}
+		}
+		if dir == "catalog" && set.inventory != nil && r.State == "ok" && !errors.Is(err, errEmpty) && set.inventory.catalogErr != nil {
+			r.State, r.Error = "damaged", set.inventory.catalogErr.Error()
 		}
 		if !quiet {
 			a.sayVerified(r)
@@ -114,8 +128,11 @@ func (a *app) verifyAll(set *logSet, quiet bool) ([]*logReport, error) {
 
 func (r *logReport) unreadable(err error) {
 	r.State, r.Error = "unreadable", unreadable(err)
-	if errors.Is(err, storage.ErrRemoved) {
+	switch {
+	case errors.Is(err, storage.ErrRemoved), errors.Is(err, errEmpty):
 		r.State = "ok"
+	case errors.Is(err, errMissing):
+		r.State, r.Error = "missing", err.Error()
 	}
 }
 
@@ -205,11 +222,24 @@ func (a *app) sayVerified(r *logReport) {
 			s = append(s, "not closed in good order")
 		}
 	}
-	state := r.State
+	name, state := r.Log, r.State
+	if r.owner != nil {
+		name += " " + r.owner.String()
+	}
 	if state != "ok" {
 		state = a.red(strings.ToUpper(state))
 	}
-	fmt.Fprintf(a.out, "%-14s %s  %s\n", r.Log, state, strings.Join(s, ", "))
+	switch {
+	case r.State != "missing":
+		if r.Stray {
+			s = append(s, "a stray: the catalog does not know it, and a node leaves it alone")
+		}
+		fmt.Fprintf(a.out, "%-14s  %s  %s\n", name, state, strings.Join(s, ", "))
+	case r.owner != nil:
+		fmt.Fprintf(a.out, "%s (stream %s, partition %d): %s, %s\n", r.Log, r.owner.stream, r.owner.partition, state, r.Error)
+	default:
+		fmt.Fprintf(a.out, "%s: %s, %s\n", r.Log, state, r.Error)
+	}
 	if t := r.Torn; t != nil {
 		fmt.Fprintf(a.out, "               torn tail: %s at byte %s of %s are no whole write; nothing of it was acknowledged, the next start cuts it\n",
 			plural(t.Bytes, "byte"), count(t.Position), t.Path)
@@ -225,16 +255,29 @@ func (a *app) sayVerified(r *logReport) {
 
 func (a *app) sumUp(reports []*logReport) {
 	var records uint64
-	damaged := 0
+	damaged, missing, strays := 0, 0, 0
 	for _, r := range reports {
 		records += r.Records
-		if r.State != "ok" {
+		switch {
+		case r.State == "missing":
+			missing++
+		case r.State != "ok":
 			damaged++
 		}
+		if r.Stray {
+			strays++
+		}
 	}
-	verdict := "no damage"
+	var verdicts []string
 	if damaged > 0 {
-		verdict = a.red(fmt.Sprintf("damage in %d of them", damaged))
+		verdicts = append(verdicts, a.red(fmt.Sprintf("damage in %d of them", damaged)))
+	}
+	if missing > 0 {
+		verdicts = append(verdicts, a.red(fmt.Sprintf("%d missing", missing)))
+	}
+	verdict := cmp.Or(strings.Join(verdicts, ", "), "no damage")
+	if strays > 0 {
+		verdict += ", " + plural(strays, "stray")
 	}
 	fmt.Fprintf(a.out, "%s, %s: %s\n", plural(len(reports), "log"), plural(records, "record"), verdict)
 }

@@ -16,6 +16,7 @@ import (
 const (
 	exitError   = 1
 	exitUsage   = 2
+	exitNoInput = 66 // EX_NOINPUT: log verify and dump could not look
 	exitWrite   = 74 // EX_IOERR: a write to disk failed
 	exitDataDir = 75 // data directory refused
 )
@@ -102,6 +103,8 @@ func advice(err error) string {
 		return ""
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "start a node with `tidewire dev`, or name another with --server or TIDEWIRE_SERVER"
+	case isUnknownHost(err):
+		return "check the name; --server and TIDEWIRE_SERVER take HOST:PORT, such as " + defaultServer
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
 		return "is the node up, and not overloaded? its log says more; --timeout waits longer"
 	case errors.Is(err, client.ErrUnknownStream):
@@ -116,6 +119,11 @@ func advice(err error) string {
 		return "the node's log names the damaged file; `tidewire log verify` on the stopped node's directory lists all damage"
 	}
 	return ""
+}
+
+func isUnknownHost(err error) bool {
+	_, ok := errors.AsType[*net.DNSError](err)
+	return ok
 }
 
 func isTimeout(err error) bool {

@@ -186,6 +186,9 @@ func TestServerRefusedDirectory(t *testing.T) {
 
 	free := t.TempDir()
 	spawn(t, "", "server", "--data", free, "--listen", n.Addr().String()).ends(exitError, n.Addr().String()+" is in use", "--listen")
+	letter := filepath.Join(foreign, "letter.txt")
+	spawn(t, "", "server", "--data", letter, "--listen", "127.0.0.1:0").ends(exitDataDir, "the node did not start", "do:  name a directory: "+letter+" is a file")
+	spawn(t, "", "dev", filepath.Join(letter, "below"), "--listen", "127.0.0.1:0").ends(exitDataDir, "do:  name a directory: ")
 	spawn(t, "", "server", "--data", free, "--listen", "0.0.0.0:0").ends(exitError, "can be reached by others", "--insecure")
 }
 
@@ -203,6 +206,28 @@ func TestServerFailedWrite(t *testing.T) {
 	c.env["TIDEWIRE_SERVER"] = p.ready()
 	if got := c.ok("sub", "s", "--count", "1"); got != "before\n" {
 		t.Errorf("after the failure there is %q", got)
+	}
+}
+
+// A directory whose logs do not fit its votes, or whose catalog is damaged, is refused, with advice.
+func TestServerRefusedContents(t *testing.T) {
+	for name, harm := range map[string]func(dir string) error{
+		"a partition is gone": func(dir string) error { return os.RemoveAll(filepath.Join(dir, "partitions", "1")) },
+		"the votes are gone":  func(dir string) error { return os.Remove(filepath.Join(dir, "stable.db")) },
+		"the catalog is gone": func(dir string) error { return os.RemoveAll(filepath.Join(dir, "catalog")) },
+		"the catalog is damaged": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "catalog", "manifest"), []byte("TWMANFST damaged damaged"), 0o640)
+		},
+	} {
+		dir := t.TempDir()
+		n := startNode(t, dir, true)
+		newCLI(t, n).ok("pub", "s", "x")
+		stopNode(t, n)
+		if err := harm(dir); err != nil {
+			t.Fatal(err)
+		}
+		t.Log(name)
+		spawn(t, "", "server", "--data", dir, "--listen", "127.0.0.1:0").ends(exitDataDir, "the node did not start", "do:  ", "tidewire log verify "+dir)
 	}
 }
 
@@ -231,6 +256,10 @@ func TestDev(t *testing.T) {
 		t.Error(err)
 	}
 	p.signal(os.Interrupt)
+	p.signal(os.Interrupt) // the same once more, as a shell and a parent both send it
+	if line := p.line(); line != "stopped; data removed" {
+		t.Errorf("at the end it says %q", line)
+	}
 	p.ends(0)
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("--temp leaves %s behind: %v", dir, err)
@@ -312,6 +341,61 @@ func TestDemo(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(tmp, "*")); len(left) > 0 {
 		t.Errorf("it leaves %v behind", left)
 	}
+}
+
+// However the demo ends, it leaves no process and no file behind.
+func TestDemoStopped(t *testing.T) {
+	text := filepath.Join(t.TempDir(), "text")
+	if err := os.WriteFile(text, []byte(strings.Repeat("line\n", 200_000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, how := range []string{"head", "SIGHUP", "SIGTERM", "SIGQUIT", "SIGPIPE", "SIGKILL"} {
+		tmp := t.TempDir()
+		t.Setenv("TMPDIR", tmp)
+		wrap := ""
+		if how == "head" {
+			wrap = `"$@" | head -3`
+		}
+		p := spawn(t, wrap, "demo", "--file", text)
+		switch how {
+		case "head":
+			for range 3 {
+				p.line()
+			}
+		default:
+			for !strings.Contains(p.line(), "; process ") {
+			}
+			p.signal(map[string]syscall.Signal{"SIGHUP": syscall.SIGHUP, "SIGTERM": syscall.SIGTERM, "SIGQUIT": syscall.SIGQUIT,
+				"SIGPIPE": syscall.SIGPIPE, "SIGKILL": syscall.SIGKILL}[how])
+		}
+		<-p.exited
+		if how != "SIGKILL" {
+			waitFor(t, how+": its files to go", func() bool { left, _ := filepath.Glob(filepath.Join(tmp, "*")); return len(left) == 0 })
+		}
+		waitFor(t, how+": its node to end", func() bool { return !strings.Contains(commandLines(), tmp) })
+	}
+}
+
+// commandLines is how every process of this machine was called.
+func commandLines() string {
+	var all strings.Builder
+	names, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, name := range names {
+		b, _ := os.ReadFile(name) // it may have ended
+		all.Write(b)
+		all.WriteByte('\n')
+	}
+	return all.String()
+}
+
+// What cannot be written is an error.
+func TestOutputFails(t *testing.T) {
+	n := startNode(t, t.TempDir(), true)
+	newCLI(t, n).ok("pub", "s", "x")
+	for _, args := range [][]string{{"pub", "s", "x"}, {"stream", "ls"}, {"stream", "show", "s"}, {"sub", "s", "--count", "1"}} {
+		spawn(t, `exec "$@" >/dev/full`, append(args, "--server", n.Addr().String())...).ends(exitError, "error: ", "no space left")
+	}
+	spawn(t, `exec "$@" >/dev/full`, "version").ends(exitError, "error: ", "no space left")
 }
 
 func TestDemoRefusesText(t *testing.T) {

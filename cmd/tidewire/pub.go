@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sort"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	client "github.com/tidewire/tidewire/client/go"
+	"github.com/tidewire/tidewire/proto/wire"
 )
 
 const pubLong = `Publish DATA as one record, or each line of standard input as a record of its own.
@@ -19,7 +21,11 @@ const pubLong = `Publish DATA as one record, or each line of standard input as a
 A record counts as published when it is acknowledged: fsynced on a majority of its
 replicas. Lines go out as they are read, in batches made of whatever came while the
 last batch was on its way; their order is kept. The newline that ends a line is not
-part of the record; everything else is, to the byte.`
+part of the record; everything else is, to the byte.
+
+A record has room in 1 MiB, with its subject, key, headers and some 50 bytes around it.
+A line that is longer ends it: the lines before it are stored, no line behind it is.
+Whatever else ends it early, it says which lines are stored.`
 
 const pubExample = `  tidewire pub orders.new '{"id": 7}'
   tidewire pub orders.new '{"id": 7}' --key customer-9 --header trace=4bf92f
@@ -36,6 +42,8 @@ type pub struct {
 	compress     bool
 	json         bool
 	quiet        bool
+
+	subject string
 }
 
 func (a *app) pubCommand() *cobra.Command {
@@ -66,6 +74,10 @@ func (v *pub) run(c *cobra.Command, args []string) error {
 	if len(args) == 1 && v.app.typed {
 		return usage(c, errors.New("there is nothing to publish: give DATA, or pipe lines in (- reads the terminal)"))
 	}
+	if err := wire.ValidSubject(args[0]); err != nil {
+		return usage(c, err)
+	}
+	v.subject = args[0]
 	m := client.Message{Subject: args[0], Key: []byte(v.key)}
 	for _, h := range v.headers {
 		name, value, ok := strings.Cut(h, "=")
@@ -89,6 +101,9 @@ func (v *pub) run(c *cobra.Command, args []string) error {
 		return v.lines(ctx, cl, m)
 	}
 	m.Value = []byte(args[1])
+	if limit := valueLimit(&m, cl.Server().BatchLimit); len(m.Value) > limit {
+		return &problem{what: "the record was not stored", err: fmt.Errorf("it is %s long, and %w", plural(len(m.Value), "byte"), errTooLong(m.Subject, limit)), todo: splitIt}
+	}
 	return v.one(ctx, cl, m)
 }
 
@@ -100,7 +115,8 @@ func (v *pub) options(c *cobra.Command) ([]client.Option, error) {
 		}
 		inFlight = int(v.inFlight)
 	}
-	opts := []client.Option{client.WithMaxInFlight(inFlight)}
+	// What was to be flushed is, or was waited for long enough: Close does not wait again.
+	opts := []client.Option{client.WithMaxInFlight(inFlight), client.WithCloseTimeout(time.Millisecond)}
 	if c.Flags().Changed("batch-records") {
 		if v.batchRecords < 1 || v.batchRecords > 65535 {
 			return nil, fmt.Errorf("--batch-records %d is not 1 to 65535", v.batchRecords)
@@ -154,13 +170,61 @@ func (v *pub) one(ctx context.Context, cl *client.Client, m client.Message) erro
 // restsOn is what an ack stands for.
 func restsOn(quorum, voters int) string { return fmt.Sprintf("fsynced on %d of %d", quorum, voters) }
 
+// publishAdvice is what to do about an error of publishing.
+func (v *pub) publishAdvice(err error) string {
+	if errors.Is(err, client.ErrUnknownStream) || errors.Is(err, client.ErrBadName) && wire.ValidSubject(v.subject) == nil {
+		return fmt.Sprintf("make a stream for it with `tidewire stream create NAME --subject %s`, or see `tidewire stream ls`; a node run with --dev makes them itself", quoteArg(v.subject))
+	}
+	return advice(err)
+}
+
+// worded names the first token, which a node run with --dev could not name a stream after.
+func (v *pub) worded(err error) error {
+	if errors.Is(err, client.ErrBadName) && wire.ValidSubject(v.subject) == nil {
+		first, _, _ := strings.Cut(v.subject, ".")
+		return fmt.Errorf("no stream captures it, and %q, its first token, can name none: allowed are 1 to 128 of A-Z a-z 0-9 _ - and dot", first)
+	}
+	return err
+}
+
+// quoteArg is s as a shell takes it.
+func quoteArg(s string) string {
+	if strings.ContainsAny(s, "*> '\"$`\\&;|<()") {
+		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	}
+	return s
+}
+
 // refused words an error of publishing.
 func (v *pub) refused(what string, err error) error {
-	p := &problem{what: what, err: err}
+	p := &problem{what: what, err: v.worded(err), todo: v.publishAdvice(err)}
 	if errors.Is(err, client.ErrUnknownOutcome) || errors.Is(err, context.DeadlineExceeded) {
 		p.what = strings.Replace(what, "was not stored", "may or may not be stored", 1)
 	}
 	return p
+}
+
+const splitIt = "split it, or store it elsewhere and publish a reference"
+
+// errTooLong names the most that a record can hold.
+func errTooLong(subject string, limit int) error {
+	return fmt.Errorf("a record on %s has room for %s bytes here", subject, count(limit))
+}
+
+// valueLimit is the longest value that fits a batch of so many bytes with the rest of m around it; -1: none does.
+func valueLimit(m *client.Message, batchLimit int) int {
+	headers := make([]wire.Header, len(m.Headers))
+	for i, h := range m.Headers {
+		headers[i] = wire.Header{Name: []byte(h.Name), Value: h.Value}
+	}
+	var b wire.Builder
+	value, buf := make([]byte, batchLimit), make([]byte, batchLimit)
+	tooLong := sort.Search(batchLimit, func(n int) bool {
+		b.Reset(buf[:0], batchLimit)
+		_, large := errors.AsType[*wire.TooLargeError](b.Append(m.Subject, m.Key, value[:n], headers, 0))
+		return large
+	})
+	return tooLong - 1
 }
 
 // lines publishes each line of the input.
@@ -175,7 +239,7 @@ func (v *pub) lines(ctx context.Context, cl *client.Client, m client.Message) er
 	// Reading is on a goroutine of its own: a terminal or pipe that has nothing to say must not keep
 	// us from stopping.
 	read := make(chan error, 1)
-	in := newLineReader(v.app.in, cl.Server().BatchLimit)
+	in := newLineReader(v.app.in, valueLimit(&m, cl.Server().BatchLimit))
 	go func() { read <- v.feed(ctx, cl, m, in, t, cancel) }()
 	var err error
 	select {
@@ -183,23 +247,55 @@ func (v *pub) lines(ctx context.Context, cl *client.Client, m client.Message) er
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	}
+	gaveUp := false
 	if errors.Is(err, context.Canceled) { // Ctrl-C: what was read is finished
 		err = nil
+	} else if ctx.Err() != nil { // an error, or no acks for too long: waiting again changes nothing
+		gaveUp = true
 	}
-	flushCtx, stop := v.flushing(ctx)
-	flushErr := cl.Flush(flushCtx)
-	stop()
+	if !gaveUp {
+		flushCtx, stop := v.flushing(ctx)
+		flushErr := cl.Flush(flushCtx)
+		stop()
+		if cause := context.Cause(ctx); err == nil && flushErr != nil && cause != nil && !errors.Is(cause, context.Canceled) {
+			err = cause
+		} else if err == nil {
+			err = flushErr
+		}
+	}
+	_ = cl.Close() // every record has its answer now, or none that will be waited for
 	bar.stop()
-	if failed := t.failure(); failed != nil {
-		err = v.refused("not every line was stored", failed)
-	} else if err == nil && flushErr != nil {
-		err = v.refused("not every line was stored", flushErr)
+	return v.ended(t, err)
+}
+
+// ended says what publishing came to, and which lines are stored if that is not all of them.
+func (v *pub) ended(t *tracker, err error) error {
+	failed := t.failure()
+	if err == nil {
+		err = failed
 	}
 	if s := t.summary(); err == nil || s.Records > 0 {
 		v.say(s)
 	}
-	return err
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, errLine) {
+		return &problem{what: "not every line was stored", err: err, todo: splitIt + "; " + t.fate()}
+	}
+	p := &problem{what: "not every line was stored", err: v.worded(err)}
+	if inner, ok := errors.AsType[*problem](err); ok {
+		p.err = errors.New(inner.Error())
+	}
+	p.todo = t.fate()
+	if more := v.publishAdvice(err); more != "" {
+		p.todo += "\n" + more
+	}
+	return p
 }
+
+// errLine is what a line unwraps to that no record can hold.
+var errLine = errors.New("the lines behind it were not published")
 
 // flushing bounds the wait for the last acks: by the watch while all goes well, by the timeout once ctx has ended.
 func (v *pub) flushing(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -217,16 +313,19 @@ func (v *pub) feed(ctx context.Context, cl *client.Client, m client.Message, in 
 			return nil
 		}
 		if err != nil {
-			return &problem{what: fmt.Sprintf("reading stopped at line %s", count(in.line)), err: err,
-				todo: "the lines before it are stored; split the line, or store it elsewhere and publish a reference"}
+			t.refuse(in.line)
+			if errors.Is(err, errLongLine) {
+				return fmt.Errorf("line %s is longer: %w; %w", count(in.line), errTooLong(m.Subject, in.limit), errLine)
+			}
+			return &problem{what: fmt.Sprintf("reading stopped at line %s", count(in.line)), err: err}
 		}
 		m.Value = line
-		if err := cl.PublishAsync(ctx, m, t.handOver(len(line), cancel)); err != nil {
-			t.takeBack()
+		if err := cl.PublishAsync(ctx, m, t.handOver(in.line, len(line), cancel)); err != nil {
+			t.takeBack(in.line)
 			if cause := context.Cause(ctx); cause != nil {
 				return cause
 			}
-			return v.refused(fmt.Sprintf("line %s was not stored", count(in.line)), err)
+			return err
 		}
 	}
 }

@@ -103,6 +103,9 @@ type logSet struct {
 	fs   storage.FS
 	base string   // where fs is rooted
 	dirs []string // below base: "catalog", "partitions/1", …; "." for one log
+
+	whole     bool       // base is a node's data directory
+	inventory *inventory // of a whole data directory; otherwise nil
 }
 
 // findLogs takes a data directory, or the directory of one log.
@@ -110,15 +113,15 @@ func findLogs(dir string) (_ *logSet, err error) {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, &problem{what: "there is no directory " + dir, todo: "name a node's data directory, or one partition's in it"}
+		return nil, &problem{what: "there is no directory " + dir, todo: "name a node's data directory, or one partition's in it", code: exitNoInput}
 	case err != nil:
-		return nil, &problem{what: "cannot look at " + dir, err: err}
+		return nil, cannotLook(dir, err)
 	case !info.IsDir():
-		return nil, &problem{what: dir + " is a file", todo: "name the directory that it lies in"}
+		return nil, &problem{what: dir + " is a file", todo: "name the directory that it lies in", code: exitNoInput}
 	}
 	fsys, err := openReadOnly(dir)
 	if err != nil {
-		return nil, &problem{what: "cannot look at " + dir, err: err}
+		return nil, cannotLook(dir, err)
 	}
 	set := &logSet{fs: fsys, base: dir}
 	defer func() {
@@ -128,7 +131,7 @@ func findLogs(dir string) (_ *logSet, err error) {
 	}()
 	here, err := fsys.List(".")
 	if err != nil {
-		return nil, &problem{what: "cannot look at " + dir, err: err}
+		return nil, cannotLook(dir, err)
 	}
 	isLog := func(name string) bool { return name == "manifest" || strings.HasSuffix(name, ".seg") }
 	if slices.ContainsFunc(here, isLog) {
@@ -142,17 +145,30 @@ func findLogs(dir string) (_ *logSet, err error) {
 	if filepath.Base(dir) == partitions {
 		partitions = "."
 	}
-	numbers, _ := fsys.List(partitions) // none: said below
+	numbers, err := fsys.List(partitions)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // none: said below
+		return nil, cannotLook(filepath.Join(dir, partitions), err)
+	}
 	slices.SortFunc(numbers, byNumber)
 	for _, n := range numbers {
 		if _, err := strconv.ParseUint(n, 10, 64); err == nil {
 			set.dirs = append(set.dirs, filepath.ToSlash(filepath.Join(partitions, n)))
 		}
 	}
-	if len(set.dirs) == 0 {
-		return nil, &problem{what: "there is no log in " + dir, todo: "name a node's data directory, or one partition's in it (DIR/partitions/1)"}
+	set.whole = slices.Contains(here, "node.json") || slices.Contains(here, "catalog") || slices.Contains(here, "catalog.db")
+	if len(set.dirs) == 0 && !set.whole {
+		return nil, &problem{what: "there is no log in " + dir, todo: "name a node's data directory, or one partition's in it (DIR/partitions/1)", code: exitNoInput}
 	}
 	return set, nil
+}
+
+// cannotLook is the error of a directory that cannot be examined, which says nothing of what is in it.
+func cannotLook(name string, err error) *problem {
+	p := &problem{what: "cannot look at " + name, err: err, code: exitNoInput}
+	if errors.Is(err, fs.ErrPermission) {
+		p.todo = "run it as the user that the node runs as"
+	}
+	return p
 }
 
 func byNumber(a, b string) int {
@@ -174,7 +190,7 @@ func (s *logSet) name(dir string) string {
 func (s *logSet) stopped() error {
 	abs, err := filepath.Abs(s.base)
 	if err != nil {
-		return &problem{what: "cannot look at " + s.base, err: err}
+		return cannotLook(s.base, err)
 	}
 	for _, up := range []string{".", "..", "../.."} {
 		f, err := os.Open(filepath.Join(abs, up, "lock"))
@@ -193,10 +209,13 @@ func (s *logSet) stopped() error {
 }
 
 // each opens one log after the other.
-func (s *logSet) each(f func(name string, l *storage.Log, err error) error) error {
+func (s *logSet) each(f func(dir string, l *storage.Log, err error) error) error {
 	for _, dir := range s.dirs {
-		l, err := storage.Inspect(s.fs, dir)
-		if err = f(s.name(dir), l, err); l != nil {
+		l, err := s.open(dir)
+		if errors.Is(err, fs.ErrPermission) {
+			return cannotLook(s.name(dir), err)
+		}
+		if err = f(dir, l, err); l != nil {
 			_ = l.Close() // writes nothing, and says so
 		}
 		if err != nil {
@@ -204,4 +223,22 @@ func (s *logSet) each(f func(name string, l *storage.Log, err error) error) erro
 		}
 	}
 	return nil
+}
+
+func (s *logSet) open(dir string) (*storage.Log, error) {
+	l, err := storage.Inspect(s.fs, dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, s.lacking(dir)
+	case err != nil:
+		return nil, err
+	}
+	b := l.Bounds()
+	if b.Last < b.First && len(l.Snapshots()) == 0 && b.First <= 1 {
+		if err := s.lacking(dir); errors.Is(err, errMissing) {
+			_ = l.Close()
+			return nil, err
+		}
+	}
+	return l, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 )
@@ -25,9 +26,38 @@ type app struct {
 
 // run does what args say and returns the exit code.
 func (a *app) run(args []string) int {
+	out := &checkedOutput{w: a.out}
+	a.out = out
 	root := a.root()
 	root.SetArgs(append([]string{}, args...)) // not nil: cobra would take the process's own
-	return a.report(root.ExecuteContext(context.Background()))
+	err := root.ExecuteContext(context.Background())
+	if failed := out.failed(); err == nil && failed != nil {
+		err = &problem{what: "the output could not be written", err: failed}
+	}
+	return a.report(err)
+}
+
+// checkedOutput remembers that a write failed, so that no verb has to look at each.
+type checkedOutput struct {
+	w   io.Writer
+	mu  sync.Mutex
+	err error
+}
+
+func (o *checkedOutput) Write(b []byte) (int, error) {
+	n, err := o.w.Write(b)
+	if err != nil {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.err = err
+	}
+	return n, err
+}
+
+func (o *checkedOutput) failed() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
 }
 
 const rootLong = `Tidewire is a durable streaming broker. An acknowledged record is fsynced on a
@@ -56,7 +86,14 @@ func (a *app) root() *cobra.Command {
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err) })
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		if before, _, number := strings.Cut(err.Error(), "strconv.ParseUint"); number {
+			err = errors.New(before + "it is no whole number from 0 on")
+		} else if before, _, number := strings.Cut(err.Error(), "strconv.Parse"); number {
+			err = errors.New(before + "it is no number")
+		}
+		return usage(c, err)
+	})
 	root.AddGroup(
 		&cobra.Group{ID: "node", Title: "Run a node:"},
 		&cobra.Group{ID: "use", Title: "Use one:"},

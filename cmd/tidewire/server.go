@@ -5,17 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"os/signal"
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
 	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/cluster"
+	"github.com/tidewire/tidewire/raft"
 	"github.com/tidewire/tidewire/storage"
 )
 
@@ -33,7 +35,8 @@ Exit codes:
   1   an error: the address is in use, the network failed, a second signal came
   2   wrong usage
   74  a write to disk failed: nothing more is acknowledged, what was acknowledged is on disk
-  75  the data directory was refused: in use, not a node's, of another version, or damaged`
+  75  the data directory was refused: in use, not a node's, of another version, damaged,
+      no directory, or not to be written to`
 
 const serverExample = `  tidewire server --data /var/lib/tidewire
   tidewire server --data ./node1 --listen 127.0.0.1:0 --log-format json`
@@ -80,7 +83,7 @@ func (v *server) logFlags(c *cobra.Command, level string) {
 
 // run starts a node, calls ready, and stops the node when told to.
 func (v *server) run(c *cobra.Command, ready func(*broker.Node)) error {
-	if _, _, err := net.SplitHostPort(v.listen); err != nil {
+	if err := checkAddress(v.listen); err != nil {
 		return usage(c, fmt.Errorf("--listen %q is no address: give host:port, such as %s", v.listen, defaultServer))
 	}
 	log, err := v.app.logger(v.logLevel, v.logFormat)
@@ -99,8 +102,11 @@ func (v *server) run(c *cobra.Command, ready func(*broker.Node)) error {
 		DataDir:  v.data,
 		Dev:      v.dev,
 		Logger:   log,
-		Fatal: func(error) { // logged by the node
+		Fatal: func(err error) { // logged by the node
 			_ = log.Sync()
+			if nodeCode(err) == exitDataDir { // the catalog cannot be read
+				v.app.exit(v.app.report(v.notStarted(err)))
+			}
 			v.app.exit(exitWrite)
 		},
 	})
@@ -119,23 +125,34 @@ func spread(getenv func(string) string) {
 	}
 }
 
+// sameSignal is how soon another signal is the first one again: a terminal sends Ctrl-C to a whole group, and a
+// parent of ours may pass it on.
+const sameSignal = 200 * time.Millisecond
+
 // wait drains at the first signal and gives up at the second.
 func (v *server) wait(n *broker.Node, signals <-chan os.Signal, log *zap.Logger) error {
+	var began time.Time
 	select {
 	case s := <-signals:
+		began = time.Now()
 		log.Info("draining; the same signal again stops at once", zap.Stringer("signal", s))
 	case <-n.Failed():
 		return &problem{what: "the node can serve no more", err: n.Err(), code: nodeCode(n.Err())}
 	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- n.Stop(context.Background()) }()
-	select {
-	case err := <-stopped:
-		if err != nil {
-			return &problem{what: "the node did not stop in good order", err: err, todo: "nothing acknowledged is lost; the next start recovers"}
+	for {
+		select {
+		case err := <-stopped:
+			if err != nil {
+				return &problem{what: "the node did not stop in good order", err: err, todo: "nothing acknowledged is lost; the next start recovers"}
+			}
+			return nil
+		case <-signals:
+			if time.Since(began) < sameSignal {
+				continue
+			}
 		}
-		return nil
-	case <-signals:
 		_ = log.Sync()
 		return &problem{what: "stopped at once, by a second signal", todo: "nothing acknowledged is lost; the next start recovers"}
 	}
@@ -143,6 +160,10 @@ func (v *server) wait(n *broker.Node, signals <-chan os.Signal, log *zap.Logger)
 
 func (v *server) notStarted(err error) error {
 	p := &problem{what: "the node did not start", err: err, code: nodeCode(err)}
+	if info, statErr := os.Stat(v.data); statErr == nil && !info.IsDir() { // os.Root has an error of its own for it
+		p.code, p.todo = exitDataDir, "name a directory: "+v.data+" is a file"
+		return p
+	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		p.what = "the node did not start: " + v.listen + " is in use"
@@ -150,18 +171,51 @@ func (v *server) notStarted(err error) error {
 		p.todo = "stop that one, or give another address with --listen (port 0 takes a free one)"
 	case strings.Contains(err.Error(), "insecure"):
 		p.todo = "listen on 127.0.0.1, or allow it with --insecure"
+	case p.code == exitDataDir:
+		p.todo = v.refusedAdvice(err)
 	}
 	return p
 }
 
+// refusedAdvice is what to do about a data directory that was refused.
+func (v *server) refusedAdvice(err error) string {
+	switch {
+	case errors.Is(err, broker.ErrDataDir):
+		return "as that says, or name another directory; `tidewire log verify " + v.data + "` looks at a stopped node's"
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrExist):
+		return "name a directory: " + v.data + " is a file, or lies below one"
+	case errors.Is(err, syscall.EROFS):
+		return "name a directory on a file system that can be written to"
+	case errors.Is(err, fs.ErrPermission):
+		return "let this user write to " + v.data + ", or name another directory"
+	case errors.Is(err, storage.ErrVersion):
+		return "run the version that wrote it, or a newer one"
+	case errors.Is(err, storage.ErrForeign):
+		return "put back what belongs there: a file of another node or partition lies in " + v.data
+	case errors.Is(err, raft.ErrStable), errors.Is(err, raft.ErrLogLost):
+		return "put the whole directory back from one copy: its logs and its votes (stable.db, catalog.db) do not fit one another; `tidewire log verify " + v.data + "` looks at it"
+	}
+	return "`tidewire log verify " + v.data + "` names what is damaged; put it back from a copy. Nothing was changed"
+}
+
 // nodeCode is the exit code for what ended a node, or kept it from starting.
 func nodeCode(err error) int {
-	switch {
-	case errors.Is(err, broker.ErrDataDir), errors.Is(err, storage.ErrForeign), errors.Is(err, storage.ErrVersion),
-		errors.Is(err, storage.ErrNoManifest), errors.Is(err, storage.ErrCorrupt), errors.Is(err, fs.ErrPermission):
-		return exitDataDir
-	case errors.Is(err, storage.ErrFailed):
+	for _, refused := range []error{broker.ErrDataDir, storage.ErrForeign, storage.ErrVersion, storage.ErrNoManifest, storage.ErrCorrupt,
+		raft.ErrStable, raft.ErrLogLost, cluster.ErrCatalog} {
+		if errors.Is(err, refused) {
+			return exitDataDir
+		}
+	}
+	if errors.Is(err, storage.ErrFailed) {
 		return exitWrite
+	}
+	// A path, not an address: a port may be forbidden too.
+	if _, path := errors.AsType[*fs.PathError](err); path {
+		for _, refused := range []error{fs.ErrPermission, syscall.ENOTDIR, syscall.EROFS} {
+			if errors.Is(err, refused) {
+				return exitDataDir
+			}
+		}
 	}
 	return exitError
 }

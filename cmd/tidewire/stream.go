@@ -68,18 +68,30 @@ func toJSON(st *client.Stream) streamJSON {
 func keeps(st *client.Stream) string {
 	var s []string
 	if st.MaxAge > 0 {
-		s = append(s, ageText(st.MaxAge))
+		s = append(s, "the last "+ageText(st.MaxAge))
 	}
 	if st.MaxBytes > 0 {
-		s = append(s, size(st.MaxBytes)+" a partition")
+		s = append(s, "the newest "+size(st.MaxBytes)+" a partition")
 	}
 	if st.MaxRecords > 0 {
-		s = append(s, plural(st.MaxRecords, "record")+" a partition")
+		s = append(s, "the newest "+plural(st.MaxRecords, "record")+" a partition")
 	}
-	if len(s) == 0 {
+	switch len(s) {
+	case 0:
 		return "everything"
+	case 1:
+		return "at least " + s[0] + " (whole segments go)"
 	}
-	return "at most " + strings.Join(s, ", ")
+	return "at least the least of " + strings.Join(s, ", ") + " (whole segments go)"
+}
+
+// noStream is the error of a name that was given and is not there.
+func noStream(what string, err error) error {
+	p := &problem{what: what, err: err}
+	if errors.Is(err, client.ErrUnknownStream) {
+		p.err, p.todo = errors.New("there is no stream of that name"), "see which there are with `tidewire stream ls`"
+	}
+	return p
 }
 
 func (a *app) streamLsCommand() *cobra.Command {

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tidewire/tidewire/proto/wire"
 
 	client "github.com/tidewire/tidewire/client/go"
 )
@@ -25,8 +26,9 @@ func (a *app) streamCreateCommand() *cobra.Command {
 		Long: `Create a stream that captures the subjects NAME and NAME.>, or those given with --subject.
 To create one that is there already, with the same configuration, is no error.
 
-What is older than --max-age, or above the limits, is removed, oldest first and a
-segment at a time; without limits everything is kept.`,
+Without limits everything is kept. Whole segments go, oldest first: one with nothing in
+it younger than --max-age, and one without which a partition still keeps at least the
+newest --max-bytes or --max-records.`,
 		Example: `  tidewire stream create orders
   tidewire stream create shop --subject 'orders.>' --subject 'returns.>' --partitions 4
   tidewire stream create logs --max-age 7d --max-bytes 10GiB`,
@@ -35,11 +37,27 @@ segment at a time; without limits everything is kept.`,
 			if c.Flags().Changed("partitions") && cfg.Partitions < 1 {
 				return usage(c, fmt.Errorf("--partitions %d is below 1", cfg.Partitions))
 			}
+			if err := wire.ValidStreamName(args[0]); err != nil {
+				return usage(c, err)
+			}
+			for _, f := range cfg.Subjects {
+				if err := wire.ValidFilter(f); err != nil {
+					return usage(c, err)
+				}
+			}
 			cfg.Name, cfg.MaxAge, cfg.MaxBytes = args[0], time.Duration(maxAge), uint64(maxBytes)
 			return cn.call(c.Context(), func(ctx context.Context, cl *client.Client) error {
 				st, err := cl.CreateStream(ctx, cfg)
-				if errors.Is(err, client.ErrStreamExists) && isThere(ctx, cl, &cfg, &st) {
-					err = nil
+				if errors.Is(err, client.ErrStreamExists) {
+					if there, showErr := cl.Stream(ctx, cfg.Name); showErr == nil {
+						differs := differences(&cfg, &there)
+						if len(differs) > 0 {
+							return &problem{what: "stream " + cfg.Name + " was not created",
+								err:  fmt.Errorf("there is one of that name, and it is another: %s", strings.Join(differs, "; ")),
+								todo: "choose another name, or look at it with `tidewire stream show " + cfg.Name + "`"}
+						}
+						st, err = there, nil
+					}
 				}
 				if err != nil {
 					return &problem{what: "stream " + cfg.Name + " was not created", err: err}
@@ -58,23 +76,29 @@ segment at a time; without limits everything is kept.`,
 	f.StringArrayVar(&cfg.Subjects, "subject", nil, "`FILTER` of the subjects it captures; repeatable (default NAME and NAME.>)")
 	f.IntVar(&cfg.Partitions, "partitions", 1, "how many logs its records are spread over, by key")
 	f.Var(&maxAge, "max-age", "how long records are kept: 36h, 7d, 2w (default for ever)")
-	f.Var(&maxBytes, "max-bytes", "how much each partition keeps: 500MB, 10GiB (default no limit)")
-	f.Uint64Var(&cfg.MaxRecords, "max-records", 0, "how many records each partition keeps (default no limit)")
+	f.Var(&maxBytes, "max-bytes", "each partition keeps at least the newest `BYTES`: 500MB, 10GiB (default all)")
+	f.Uint64Var(&cfg.MaxRecords, "max-records", 0, "each partition keeps at least the newest `N` records (default all)")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 
-// isThere reports whether the stream that exists is the very one wanted, and puts it in st.
-func isThere(ctx context.Context, cl *client.Client, cfg *client.StreamConfig, st *client.Stream) bool {
-	there, err := cl.Stream(ctx, cfg.Name)
-	if err != nil {
-		return false
+// differences says in what the stream that exists is not the one wanted.
+func differences(cfg *client.StreamConfig, st *client.Stream) []string {
+	var out []string
+	differ := func(what, has, wanted string) {
+		if has != wanted {
+			out = append(out, fmt.Sprintf("it %s %s, not %s", what, has, wanted))
+		}
 	}
-	*st = there
 	subjects := cfg.Subjects
 	if len(subjects) == 0 {
 		subjects = []string{cfg.Name, cfg.Name + ".>"}
 	}
-	return slices.Equal(subjects, st.Subjects) && cfg.Partitions == len(st.Partitions) && cfg.MaxAge == st.MaxAge &&
-		cfg.MaxBytes == st.MaxBytes && cfg.MaxRecords == st.MaxRecords
+	differ("captures", strings.Join(st.Subjects, " and "), strings.Join(subjects, " and "))
+	differ("has", plural(len(st.Partitions), "partition"), plural(cfg.Partitions, "partition"))
+	wanted := client.Stream{MaxAge: cfg.MaxAge, MaxBytes: cfg.MaxBytes, MaxRecords: cfg.MaxRecords}
+	if st.MaxAge != cfg.MaxAge || st.MaxBytes != cfg.MaxBytes || st.MaxRecords != cfg.MaxRecords {
+		out = append(out, fmt.Sprintf("it keeps %s, not %s", keeps(st), keeps(&wanted)))
+	}
+	return out
 }

@@ -36,7 +36,7 @@ kept for 24 hours, and then removed. --purge removes them now.`,
 			return cn.call(c.Context(), func(ctx context.Context, cl *client.Client) error {
 				st, err := cl.Stream(ctx, args[0])
 				if err != nil {
-					return &problem{what: "stream " + args[0] + " was not deleted", err: err}
+					return noStream("stream "+args[0]+" was not deleted", err)
 				}
 				if !yes {
 					if err := a.confirm(c, &st, purge); err != nil {

@@ -28,7 +28,7 @@ func (a *app) streamShowCommand() *cobra.Command {
 			return cn.call(c.Context(), func(ctx context.Context, cl *client.Client) error {
 				st, err := cl.Stream(ctx, args[0])
 				if err != nil {
-					return &problem{what: "cannot show stream " + args[0], err: err}
+					return noStream("cannot show stream "+args[0], err)
 				}
 				if asJSON {
 					return writeJSON(a.out, toJSON(&st))

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	client "github.com/tidewire/tidewire/client/go"
 	"github.com/tidewire/tidewire/proto/wire"
+	"github.com/tidewire/tidewire/storage"
 )
 
 const subLong = `Read the records whose subject FILTER matches, from the first one kept, and go on with
@@ -66,6 +68,9 @@ func (a *app) subCommand() *cobra.Command {
 }
 
 func (v *sub) run(c *cobra.Command, filter string) error {
+	if err := wire.ValidFilter(filter); err != nil {
+		return usage(c, err)
+	}
 	start, err := parseFrom(v.from, time.Now())
 	if err != nil {
 		return usage(c, err)
@@ -92,6 +97,9 @@ func (v *sub) run(c *cobra.Command, filter string) error {
 	}
 	defer cl.Close()
 	s, err := v.subscribe(ctx, cl, filter, start)
+	if _, worded := errors.AsType[*problem](err); worded {
+		return err
+	}
 	if err != nil {
 		return &problem{what: fmt.Sprintf("cannot read %s", filter), err: err}
 	}
@@ -102,6 +110,11 @@ func (v *sub) run(c *cobra.Command, filter string) error {
 func (v *sub) subscribe(ctx context.Context, cl *client.Client, filter string, start client.Start) (*client.Subscription, error) {
 	ctx, cancel := v.request(ctx)
 	defer cancel()
+	if offset, err := strconv.ParseUint(v.from, 10, 64); err == nil {
+		if err := checkOffset(ctx, cl, filter, offset); err != nil {
+			return nil, err
+		}
+	}
 	s, err := cl.Subscribe(ctx, filter, start)
 	if err != nil || v.quiet {
 		return s, err
@@ -110,6 +123,38 @@ func (v *sub) subscribe(ctx context.Context, cl *client.Client, filter string, s
 		fmt.Fprintf(v.app.err, "no stream captures %s yet; waiting for one\n", filter)
 	}
 	return s, nil
+}
+
+// checkOffset refuses an offset that names no place: of several partitions, or behind the end.
+func checkOffset(ctx context.Context, cl *client.Client, filter string, offset uint64) error {
+	streams, err := cl.Streams(ctx)
+	if err != nil {
+		return err
+	}
+	const elsewhere = "first, last, next, or a time (10m, 2026-01-02T15:04:05Z)"
+	var of *client.Stream
+	partitions := 0
+	for i := range streams {
+		if st := &streams[i]; captures(st, filter) {
+			of = st
+			partitions += len(st.Partitions)
+		}
+	}
+	if partitions > 1 {
+		return &problem{what: fmt.Sprintf("cannot read %s from offset %s", filter, count(offset)),
+			err:  fmt.Errorf("it selects %d partitions, and each has offsets of its own", partitions),
+			todo: "give --from " + elsewhere + "; an offset goes with a filter that selects one stream of one partition: see `tidewire stream ls`"}
+	}
+	if of == nil || len(of.Partitions) == 0 {
+		return nil
+	}
+	if p := of.Partitions[0]; offset > p.HighWatermark {
+		return &problem{what: fmt.Sprintf("cannot read %s from offset %s", filter, count(offset)),
+			err: fmt.Errorf("stream %s, partition %d has %s; the next record gets %s", of.Name, p.Number,
+				offsetsText(storage.Offset(p.LogStart), storage.Offset(p.HighWatermark)), count(p.HighWatermark)),
+			todo: fmt.Sprintf("give --from %d to %d, or %s", p.LogStart, p.HighWatermark, elsewhere)}
+	}
+	return nil
 }
 
 // captures reports whether some subject is both the stream's and matched by filter.

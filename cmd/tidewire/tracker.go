@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,11 +26,17 @@ type tracker struct {
 	quorum, voters int
 	err            error
 	last           time.Time
+
+	// Lines that are not acknowledged; 0: none.
+	failedFrom               int // the first one
+	unknownFrom, unknownUpTo int // that may or may not be stored
+	ackedUpTo                int // the last one that is
 }
 
 // inFlight is one record on its way. Its callback is made once and used again.
 type inFlight struct {
 	began time.Time
+	line  int // of the input, from 1
 	bytes int
 	done  func(client.Ack, error)
 }
@@ -39,7 +47,7 @@ func newTracker() *tracker {
 }
 
 // handOver gives the callback for the next record. Its first failure ends everything through cancel.
-func (t *tracker) handOver(n int, cancel context.CancelCauseFunc) func(client.Ack, error) {
+func (t *tracker) handOver(line, n int, cancel context.CancelCauseFunc) func(client.Ack, error) {
 	t.mu.Lock()
 	t.handed++
 	t.read += int64(n) + 1
@@ -54,15 +62,59 @@ func (t *tracker) handOver(n int, cancel context.CancelCauseFunc) func(client.Ac
 		f = new(inFlight)
 		f.done = func(ack client.Ack, err error) { t.done(f, ack, err, cancel) }
 	}
-	f.began, f.bytes = time.Now(), n
+	f.began, f.line, f.bytes = time.Now(), line, n
 	return f.done
 }
 
 // takeBack says that the record last handed over was not taken.
-func (t *tracker) takeBack() {
+func (t *tracker) takeBack(line int) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.handed--
-	t.mu.Unlock()
+	t.failedLocked(line)
+}
+
+// refuse says that a line was never handed over.
+func (t *tracker) refuse(line int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.failedLocked(line)
+}
+
+func (t *tracker) failedLocked(line int) {
+	if t.failedFrom == 0 || line < t.failedFrom {
+		t.failedFrom = line
+	}
+}
+
+// fate says which lines are stored, once every record is answered or given up.
+func (t *tracker) fate() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	next := t.ackedUpTo + 1
+	if t.failedFrom > 0 {
+		next = min(next, t.failedFrom)
+	}
+	stored := "no line is stored"
+	if next > 1 {
+		stored = linesText(1, next-1) + " stored"
+	}
+	if t.ackedUpTo > next { // others came after one that failed
+		stored += fmt.Sprintf(", and of the lines from %s to %s some", count(next+1), count(t.ackedUpTo))
+	}
+	if t.unknownFrom > 0 {
+		unknown := linesText(t.unknownFrom, t.unknownUpTo)
+		unknown = strings.TrimSuffix(strings.TrimSuffix(unknown, " is"), " are")
+		return fmt.Sprintf("%s; %s may or may not be: look with `tidewire sub`, then go on behind what is there", stored, unknown)
+	}
+	return fmt.Sprintf("%s; go on from line %s", stored, count(next))
+}
+
+func linesText(from, to int) string {
+	if from == to {
+		return fmt.Sprintf("line %s is", count(from))
+	}
+	return fmt.Sprintf("lines %s-%s are", count(from), count(to))
 }
 
 func (t *tracker) done(f *inFlight, ack client.Ack, err error, cancel context.CancelCauseFunc) {
@@ -70,12 +122,20 @@ func (t *tracker) done(f *inFlight, ack client.Ack, err error, cancel context.Ca
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err != nil {
+		t.failedLocked(f.line)
+		if errors.Is(err, client.ErrUnknownOutcome) {
+			if t.unknownFrom == 0 || f.line < t.unknownFrom {
+				t.unknownFrom = f.line
+			}
+			t.unknownUpTo = max(t.unknownUpTo, f.line)
+		}
 		if t.err == nil {
 			t.err = err
 			cancel(err)
 		}
 		return
 	}
+	t.ackedUpTo = max(t.ackedUpTo, f.line)
 	t.latency.Record(now.Sub(f.began))
 	t.acked++
 	t.bytes += uint64(f.bytes)
@@ -113,14 +173,12 @@ func (t *tracker) watch(timeout time.Duration, cancel context.CancelCauseFunc) (
 			case now := <-tick.C:
 				t.mu.Lock()
 				idle := t.acked == t.handed || t.acked != acked
-				waiting := t.handed - t.acked
 				acked = t.acked
 				t.mu.Unlock()
 				if idle {
 					since = now
 				} else if now.Sub(since) > timeout {
-					cancel(&problem{what: fmt.Sprintf("no ack came for %s", span(timeout)),
-						err: fmt.Errorf("%s may or may not be stored", plural(waiting, "record"))})
+					cancel(&problem{what: fmt.Sprintf("no ack came for %s", span(timeout))})
 					return
 				}
 			}

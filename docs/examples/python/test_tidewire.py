@@ -3,6 +3,7 @@
     python3 -m unittest discover -s docs/examples/python -p 'test_*.py'
 """
 
+import argparse
 import contextlib
 import io
 import os
@@ -10,6 +11,7 @@ import socket
 import struct
 import threading
 import unittest
+import unittest.mock
 
 import tidewire_consumer
 import tidewire_producer
@@ -44,6 +46,34 @@ def records_of(name, base=0):
     batch = wire.decode(wire.read_batch, vector(name))
     assert wire.check_crc(batch), name
     return batch, list(wire.read_records_of(batch, base))
+
+
+class Servers(unittest.TestCase):
+    def server(self, environment, *args):
+        parser = argparse.ArgumentParser()
+        wire.server_arguments(parser)
+        with unittest.mock.patch.dict(os.environ, environment, clear=True):
+            return wire.server_of(parser.parse_args(args))
+
+    def test_servers(self):
+        named = {"TIDEWIRE_SERVER": "there:1"}
+        self.assertEqual(self.server({}), ("127.0.0.1", 7420))
+        self.assertEqual(self.server(named), ("there", 1))
+        self.assertEqual(self.server(named, "--server", "[::1]:2"), ("::1", 2))
+        self.assertEqual(self.server(named, "--host", "here"), ("here", 7420))
+        self.assertEqual(self.server(named, "--port", "3"), ("127.0.0.1", 3))
+        for bad in ("", ":1", "here:", "here:99999", "here:x"):
+            self.assertRaises(ValueError, self.server, {}, "--server", bad)
+
+    def test_nobody_there(self):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            host, port = free.getsockname()
+            said = io.StringIO()
+            consumer = tidewire_consumer.Consumer(lambda: wire.Connection.dial(host, port, "test"), "a", give_up=0.2)
+            with contextlib.redirect_stderr(said), self.assertRaises(wire.Closed):
+                next(iter(consumer))
+        self.assertEqual(said.getvalue(), "cannot reach %s:%d, trying again …\n" % (host, port))
 
 
 class Encodings(unittest.TestCase):

@@ -115,6 +115,7 @@ class Consumer:
             return
         deadline = time.monotonic() + self.give_up
         delay = 0.01
+        patience = wire.Patience()
         while True:
             conn = None
             try:
@@ -130,6 +131,7 @@ class Consumer:
                     conn.close()
                 if isinstance(err, wire.NodeError) and not err.retriable or time.monotonic() > deadline:
                     raise
+                patience.failed(err)
                 time.sleep(getattr(err, "retry_after", 0) or delay * random.uniform(0.5, 1))
                 delay = min(delay * 2, 2.0)
 
@@ -154,8 +156,7 @@ def starting_point(text):
 
 def main():
     parser = argparse.ArgumentParser(description="Print the values of records as they come.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=7420)
+    wire.server_arguments(parser)
     parser.add_argument("--filter", required=True, help="such as orders.new, orders.* or orders.>")
     parser.add_argument("--from", dest="start", type=starting_point, default=(0, 0), help=starting_point.__doc__)
     parser.add_argument("--count", type=int, default=0, help="stop after so many records; 0: never")
@@ -165,8 +166,9 @@ def main():
     consumer = None
     try:
         wire.check_name(args.filter, wildcards=True)
+        host, port = wire.server_of(args)
         consumer = Consumer(
-            lambda: wire.Connection.dial(args.host, args.port, SOFTWARE), args.filter, *args.start
+            lambda: wire.Connection.dial(host, port, SOFTWARE), args.filter, *args.start
         )
         for n, (_, partition, record) in enumerate(consumer, 1):
             if args.long:
@@ -182,7 +184,8 @@ def main():
         sys.stderr.close()  # whoever read our output has gone, and so do we
     except KeyboardInterrupt:
         out.flush()
-        consumer.close()
+        if consumer:
+            consumer.close()
     except (wire.Closed, wire.NodeError, wire.Malformed, OSError, ValueError) as err:
         out.flush()
         sys.exit("tidewire_consumer: %s" % err)

@@ -161,6 +161,7 @@ class Producer:
         if self.conn is None:
             deadline = time.monotonic() + self.give_up
             delay = 0.01
+            patience = wire.Patience()
             while True:
                 try:
                     self._open()
@@ -168,6 +169,7 @@ class Producer:
                 except (wire.Closed, wire.NodeError) as err:
                     if isinstance(err, wire.NodeError) and not err.retriable or time.monotonic() > deadline:
                         raise
+                    patience.failed(err)
                     wait = getattr(err, "retry_after", 0) or delay * random.uniform(0.5, 1)
                     time.sleep(wait)
                     delay = min(delay * 2, 2.0)
@@ -239,16 +241,16 @@ def run(producer, stream):
 
 def main():
     parser = argparse.ArgumentParser(description="Publish each line as a record, durably.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=7420)
+    wire.server_arguments(parser)
     parser.add_argument("--subject", required=True)
     parser.add_argument("file", nargs="?", default="-", help="a file, or - for standard input")
     args = parser.parse_args()
     try:
         wire.check_name(args.subject)
+        server = wire.server_of(args)
         stream = sys.stdin.buffer if args.file == "-" else open(args.file, "rb")
         producer = Producer(
-            lambda where: wire.Connection.dial(*(where or (args.host, args.port)), SOFTWARE), args.subject
+            lambda where: wire.Connection.dial(*(where or server), SOFTWARE), args.subject
         )
         run(producer, stream)
         producer.close()

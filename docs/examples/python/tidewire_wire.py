@@ -5,8 +5,10 @@ are sections of that page. It is made to be read: the table-driven CRC-32C takes
 when much data is moved.
 """
 
+import os
 import socket
 import struct
+import sys
 import time
 from collections import namedtuple
 
@@ -49,6 +51,49 @@ class Malformed(Exception):
 
 class Closed(Exception):
     """The connection is gone; what was unanswered may be sent again on a new one."""
+
+
+def server_arguments(parser):
+    """Adds --server, --host and --port; server_of gives (host, port) of what was parsed."""
+    parser.add_argument("--server", help="HOST:PORT of a node (default TIDEWIRE_SERVER, or 127.0.0.1:7420)")
+    parser.add_argument("--host", help="instead of --server")
+    parser.add_argument("--port", type=int, help="instead of --server")
+
+
+def server_of(args):
+    if args.server is not None and (args.host is not None or args.port is not None):
+        raise ValueError("give --server, or --host and --port")
+    text = args.server
+    if text is None and args.host is None and args.port is None:
+        text = os.environ.get("TIDEWIRE_SERVER", "").split(",")[0].strip() or None
+    if text is None:
+        return args.host or "127.0.0.1", 7420 if args.port is None else args.port
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        host, port = text, "7420"
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError("%r is not HOST:PORT" % text)
+    return host.strip("[]"), int(port)
+
+
+class Unreachable(Closed):
+    """Nobody answered at an address."""
+
+    def __init__(self, host, port, why):
+        super().__init__("cannot reach %s:%d: %s" % (host, port, why))
+        self.where = "%s:%d" % (host, port)
+
+
+class Patience:
+    """Says once in a round of attempts that a node is not there and is tried again."""
+
+    def __init__(self):
+        self.told = False
+
+    def failed(self, err):
+        if isinstance(err, Unreachable) and not self.told:
+            self.told = True
+            print("cannot reach %s, trying again …" % err.where, file=sys.stderr, flush=True)
 
 
 class NodeError(Exception):
@@ -440,7 +485,7 @@ class Connection:
         try:
             sock = socket.create_connection((host, port), timeout=5)
         except OSError as err:
-            raise Closed("cannot reach %s:%d: %s" % (host, port, err)) from None
+            raise Unreachable(host, port, err) from None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             return cls(sock, software)

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/tidewire/tidewire/cluster"
+	"github.com/tidewire/tidewire/storage"
+)
+
+// inventory is what a whole data directory should hold: what its catalog says, and which logs have votes.
+type inventory struct {
+	owners     map[string]owner // by directory: "partitions/1"
+	catalogErr error            // why owners are not known
+	held       map[uint64]bool  // Raft groups that elected somebody: their logs hold entries
+	heldErr    error            // why held is not known
+}
+
+// owner is whose a partition's directory is.
+type owner struct {
+	stream    string
+	partition uint32
+	deleted   bool
+}
+
+func (o owner) String() string {
+	s := o.stream + "/" + strconv.FormatUint(uint64(o.partition), 10)
+	if o.deleted {
+		s += " (deleted)"
+	}
+	return s
+}
+
+// Why there is nothing to read in a directory.
+var (
+	errMissing = errors.New("missing")                // though there was something
+	errEmpty   = errors.New("nothing was stored yet") // nor ever
+)
+
+// missingError says what is missing. It unwraps to errMissing.
+type missingError struct{ detail string }
+
+func (e *missingError) Error() string { return e.detail }
+func (e *missingError) Unwrap() error { return errMissing }
+
+// takeInventory reads the catalog and the votes, and adds what they name to the set.
+func (s *logSet) takeInventory() {
+	inv := &inventory{owners: map[string]owner{}, held: map[uint64]bool{}}
+	s.inventory = inv
+	inv.heldErr = errors.Join(inv.votes(filepath.Join(s.base, "stable.db"), []byte("ballots.1"), []byte("ballots.2")),
+		inv.votes(filepath.Join(s.base, "catalog.db"), []byte("conf")))
+	if !slices.Contains(s.dirs, "catalog") {
+		s.dirs = append([]string{"catalog"}, s.dirs...)
+	}
+	log, err := storage.Inspect(s.fs, "catalog")
+	if err != nil {
+		inv.catalogErr = err
+		return
+	}
+	defer log.Close()
+	state, err := cluster.ReadCatalog(log)
+	if err != nil {
+		inv.catalogErr = err
+		return
+	}
+	for _, st := range state.Streams {
+		for i, p := range st.Partitions {
+			dir := "partitions/" + strconv.FormatUint(p.Group, 10)
+			inv.owners[dir] = owner{st.Name, uint32(i), st.Deleted != 0}
+			if st.Deleted == 0 && !slices.Contains(s.dirs, dir) {
+				s.dirs = append(s.dirs, dir)
+			}
+		}
+	}
+	slices.SortFunc(s.dirs, byNumber) // the catalog's is the shortest
+}
+
+// votes finds the groups that voted or had a leader in a bbolt file: a group votes only for who has all of its
+// log, so a log without entries has lost them. It is opened for reading.
+func (v *inventory) votes(path string, buckets ...[]byte) (err error) {
+	defer func() {
+		if r := recover(); r != nil { // bbolt, of pages that contradict themselves
+			err = fmt.Errorf("%s: %v", path, r)
+		}
+	}()
+	if _, err := os.Stat(path); err != nil {
+		return err
+	}
+	db, err := bbolt.Open(path, 0, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return db.View(func(tx *bbolt.Tx) error {
+		for _, name := range buckets {
+			b := tx.Bucket(name)
+			if b == nil {
+				continue
+			}
+			err := b.ForEach(func(_, ballot []byte) error {
+				// Version u8 | Group u64 | Revision u64 | Term u64 | VoteTerm u64 | …; term 1 is that of the first entry.
+				if len(ballot) >= 33 && ballot[0] == 1 && (binary.LittleEndian.Uint64(ballot[17:]) > 1 || binary.LittleEndian.Uint64(ballot[25:]) > 0) {
+					v.held[binary.LittleEndian.Uint64(ballot[1:])] = true
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// stray reports whether dir holds a partition that the catalog does not know.
+func (s *logSet) stray(dir string) bool {
+	if s.inventory == nil || s.inventory.catalogErr != nil || dir == "catalog" {
+		return false
+	}
+	_, known := s.inventory.owners[dir]
+	return !known
+}
+
+// owner tells whose directory it is, if the catalog says so.
+func (s *logSet) owner(dir string) *owner {
+	if s.inventory == nil {
+		return nil
+	}
+	if o, ok := s.inventory.owners[dir]; ok {
+		return &o
+	}
+	return nil
+}
+
+// lacking words why a directory has no manifest, or a log no entries; nil if that is as it should be.
+func (s *logSet) lacking(dir string) error {
+	names, err := s.fs.List(dir)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return err
+	case slices.ContainsFunc(names, func(n string) bool { return strings.HasSuffix(n, ".seg") || strings.HasSuffix(n, ".snap") }) &&
+		!slices.Contains(names, "manifest"):
+		return storage.ErrNoManifest
+	}
+	how := "the directory holds nothing"
+	if errors.Is(err, fs.ErrNotExist) {
+		how = "there is no such directory"
+	} else if slices.Contains(names, "manifest") {
+		how = "the log has no entries"
+	}
+	inv := s.inventory
+	if inv == nil {
+		return errEmpty
+	}
+	group := uint64(cluster.CatalogGroup)
+	if dir != "catalog" {
+		if o := s.owner(dir); o == nil || o.deleted {
+			return errEmpty
+		}
+		if group, err = strconv.ParseUint(filepath.Base(dir), 10, 64); err != nil {
+			return errEmpty
+		}
+	}
+	switch {
+	case inv.held[group]:
+		return &missingError{how + ", though it held entries (its term and vote are kept)"}
+	case dir == "catalog" && len(s.dirs) > 1:
+		return &missingError{how + ", though there are partitions"}
+	case inv.heldErr != nil && !(dir == "catalog" && len(s.dirs) == 1):
+		return &missingError{how + fmt.Sprintf(", and whether it held entries is not known (%v)", inv.heldErr)}
+	}
+	return errEmpty
+}
