@@ -1,20 +1,10 @@
 package cluster
 
 import (
-	"bytes"
-	"encoding/binary"
-	"errors"
 	"fmt"
 
+	"github.com/tidewire/tidewire/raft"
 	"github.com/tidewire/tidewire/storage"
-)
-
-// Where a snapshot keeps the machine's state (layout: package raft, "What a snapshot holds"): behind a head
-// of fixed size stand the configuration and the body, each after its length; a mark precedes the state.
-const (
-	snapshotHeadBytes = 4 + 1 + 8 + 8 + 8
-	snapshotMarkBytes = 24
-	snapshotCRCBytes  = 4
 )
 
 // ReadCatalog gives the catalog that a log holds, without a node: its newest snapshot and every command behind
@@ -31,7 +21,7 @@ func ReadCatalog(log *storage.Log) (*State, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: its snapshot at index %d: %w", ErrCatalog, newest, err)
 		}
-		state, err := snapshotState(s.Data)
+		state, err := raft.SnapshotState(s.Data)
 		if err == nil {
 			err = m.Restore(state)
 		}
@@ -53,30 +43,4 @@ func ReadCatalog(log *storage.Log) (*State, error) {
 		}
 	}
 	return m.state.Load(), nil
-}
-
-// snapshotState cuts the machine's state out of a snapshot, whose checksum storage has verified.
-func snapshotState(b []byte) ([]byte, error) {
-	if len(b) < snapshotHeadBytes+snapshotCRCBytes || !bytes.HasPrefix(b, []byte("TWSN\x01")) {
-		return nil, fmt.Errorf("%d bytes are no snapshot that this version reads", len(b))
-	}
-	b = b[snapshotHeadBytes : len(b)-snapshotCRCBytes]
-	_, b, ok := cutCounted(b)
-	body, rest, ok2 := cutCounted(b)
-	if !ok || !ok2 || len(rest) > 0 || len(body) < snapshotMarkBytes {
-		return nil, errors.New("its lengths contradict one another")
-	}
-	return body[snapshotMarkBytes:], nil
-}
-
-// cutCounted takes off a u32 length and so many bytes.
-func cutCounted(b []byte) (got, rest []byte, ok bool) {
-	if len(b) < 4 {
-		return nil, nil, false
-	}
-	n := uint64(binary.LittleEndian.Uint32(b))
-	if b = b[4:]; n > uint64(len(b)) {
-		return nil, nil, false
-	}
-	return b[:n], b[n:], true
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"testing"
 
 	"github.com/tidewire/tidewire/storage"
@@ -85,18 +84,5 @@ func TestReadCatalog(t *testing.T) {
 	}
 	if _, _, err := inspected(t, dir); !errors.Is(err, ErrCatalog) {
 		t.Errorf("with a damaged snapshot: %v", err)
-	}
-}
-
-func TestSnapshotState(t *testing.T) {
-	head := append([]byte("TWSN\x01"), make([]byte, 24)...)
-	good := slices.Concat(head, []byte{2, 0, 0, 0}, []byte("cc"), []byte{27, 0, 0, 0}, make([]byte, 24), []byte("abc"), make([]byte, 4))
-	if got, err := snapshotState(good); err != nil || string(got) != "abc" {
-		t.Errorf("%q, %v", got, err)
-	}
-	for n := range good { // cut anywhere
-		if got, err := snapshotState(good[:n]); err == nil {
-			t.Errorf("%d bytes give %q", n, got)
-		}
 	}
 }

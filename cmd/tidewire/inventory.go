@@ -1,20 +1,17 @@
 package main
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
-
-	"go.etcd.io/bbolt"
 
 	"github.com/tidewire/tidewire/cluster"
+	"github.com/tidewire/tidewire/raft"
 	"github.com/tidewire/tidewire/storage"
 )
 
@@ -57,8 +54,11 @@ func (e *missingError) Unwrap() error { return errMissing }
 func (s *logSet) takeInventory() {
 	inv := &inventory{owners: map[string]owner{}, held: map[uint64]bool{}}
 	s.inventory = inv
-	inv.heldErr = errors.Join(inv.votes(filepath.Join(s.base, "stable.db"), []byte("ballots.1"), []byte("ballots.2")),
-		inv.votes(filepath.Join(s.base, "catalog.db"), []byte("conf")))
+	for _, file := range []string{"stable.db", "catalog.db"} {
+		groups, err := raft.Elected(filepath.Join(s.base, file))
+		inv.heldErr = errors.Join(inv.heldErr, err)
+		maps.Copy(inv.held, groups)
+	}
 	if !slices.Contains(s.dirs, "catalog") {
 		s.dirs = append([]string{"catalog"}, s.dirs...)
 	}
@@ -83,43 +83,6 @@ func (s *logSet) takeInventory() {
 		}
 	}
 	slices.SortFunc(s.dirs, byNumber) // the catalog's is the shortest
-}
-
-// votes finds the groups that voted or had a leader in a bbolt file: a group votes only for who has all of its
-// log, so a log without entries has lost them. It is opened for reading.
-func (v *inventory) votes(path string, buckets ...[]byte) (err error) {
-	defer func() {
-		if r := recover(); r != nil { // bbolt, of pages that contradict themselves
-			err = fmt.Errorf("%s: %v", path, r)
-		}
-	}()
-	if _, err := os.Stat(path); err != nil {
-		return err
-	}
-	db, err := bbolt.Open(path, 0, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	return db.View(func(tx *bbolt.Tx) error {
-		for _, name := range buckets {
-			b := tx.Bucket(name)
-			if b == nil {
-				continue
-			}
-			err := b.ForEach(func(_, ballot []byte) error {
-				// Version u8 | Group u64 | Revision u64 | Term u64 | VoteTerm u64 | …; term 1 is that of the first entry.
-				if len(ballot) >= 33 && ballot[0] == 1 && (binary.LittleEndian.Uint64(ballot[17:]) > 1 || binary.LittleEndian.Uint64(ballot[25:]) > 0) {
-					v.held[binary.LittleEndian.Uint64(ballot[1:])] = true
-				}
-				return nil
-			})
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }
 
 // stray reports whether dir holds a partition that the catalog does not know.
