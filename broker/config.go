@@ -59,6 +59,9 @@ type Config struct {
 	// OutboundMemory bounds the bytes written but not yet taken by clients, node-wide; beyond it
 	// nothing more is pushed or fetched until clients have read. Default 256 MiB.
 	OutboundMemory int64
+	// InboundMemory bounds the bytes of frames that have not arrived whole, node-wide; beyond it a
+	// connection that waits with a large one is closed. Default 256 MiB.
+	InboundMemory int64
 	// InFlightBytes is how many bytes of batches one connection may have unacknowledged.
 	// Default 16 MiB; at least wire.MaxBatch.
 	InFlightBytes int64
@@ -121,6 +124,7 @@ func (c Config) withDefaults() Config {
 	def(&c.PublishMemory, 256<<20)
 	def(&c.HotMemory, 256<<20)
 	def(&c.OutboundMemory, 256<<20)
+	def(&c.InboundMemory, 256<<20)
 	def(&c.InFlightBytes, 16<<20)
 	def(&c.Credit, 64<<20)
 	def(&c.SegmentBytes, 64<<20)

@@ -60,6 +60,7 @@ type session struct {
 	reading      int64 // bytes that reads under way, or read and waiting for credit, may hold
 	cursors      int   // of all subscriptions
 	accounted    int64 // bytes of this session in node.outbound
+	partial      int64 // bytes of this session in node.inbound
 	since, heard time.Time
 }
 
@@ -85,6 +86,7 @@ func (s *session) traffic() {
 	}
 	s.heard = time.Now()
 	if s.conn.InboundBuffered() < s.need {
+		s.countPartial()
 		return // spares gnet putting a large frame together at each of its pieces
 	}
 	buf, _ := s.conn.Peek(-1)
@@ -118,6 +120,22 @@ func (s *session) traffic() {
 	}
 	if used > 0 { // gnet takes 0 for everything
 		_, _ = s.conn.Discard(used)
+	}
+	s.countPartial()
+}
+
+// smallPartial is how much of an unfinished frame any connection may have waiting.
+const smallPartial = 64 << 10
+
+// countPartial brings the node's count of bytes in unfinished frames up to date with this session's,
+// and ends the session if that is too much and it has a large part in it.
+func (s *session) countPartial() {
+	now := int64(s.conn.InboundBuffered())
+	total := s.node.inbound.Add(now - s.partial)
+	s.partial = now
+	if limit := s.node.cfg.InboundMemory; total > limit && now > smallPartial && !s.closing {
+		s.fatal(&wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: time.Second, Value: uint64(limit),
+			Message: fmt.Sprintf("%d bytes of frames that have not arrived whole wait in this node, limit %d: connect again and send them without pauses", total, limit)})
 	}
 }
 
@@ -395,6 +413,7 @@ func (s *session) closed(err error) {
 	s.out = nil
 	delete(s.loop.sessions, s)
 	s.node.outbound.Add(-s.accounted)
+	s.node.inbound.Add(-s.partial)
 	for corr, c := range s.conversations {
 		delete(s.conversations, corr)
 		c.end()

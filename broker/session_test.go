@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"go.uber.org/zap/zapcore"
@@ -138,4 +139,34 @@ func TestConnectionLimit(t *testing.T) {
 		p.send(wire.Ping{}.AppendTo(nil, wire.OpPing, 1))
 		p.recv(wire.OpPong)
 	}
+}
+
+// Unfinished frames are bounded for all connections together, and who is refused is not the one that sends little.
+func TestPartialFramesAreBounded(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.InboundMemory = 2 << 20 })
+	neighbour := connect(t, n)
+	big := wire.AppendPublish(nil, 1, make([]byte, wire.MaxBatch))
+	part := big[:len(big)-1]
+	var held []*peer
+	refused := 0
+	for range 4 {
+		p := connect(t, n)
+		p.send(part)
+		held = append(held, p)
+	}
+	for _, p := range held {
+		_ = p.conn.SetReadDeadline(time.Now().Add(time.Second))
+		if f, err := p.read(); err == nil {
+			var e wire.Error
+			if f.Op != wire.OpError || e.Decode(f.Body) != nil || e.Code != wire.CodeOverloaded || !e.Retriable() {
+				t.Errorf("%s %+v", f.Op, e)
+			}
+			refused++
+		}
+		p.conn.Close()
+	}
+	if refused < 2 || refused == 4 {
+		t.Errorf("%d of 4 were refused, and two fit", refused)
+	}
+	neighbour.fill(neighbour.streamOf("a"), 0, values("a", 3, "%d"))
 }

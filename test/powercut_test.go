@@ -113,8 +113,9 @@ func haveStreams(t *testing.T, s *harness.Server, names []string) {
 	_ = c.Close()
 }
 
-// cutPower cuts the power, ends the process that ran on it, and gives power again.
+// cutPower cuts the power, for the node and its disk at one moment, and gives power again.
 func cutPower(volume *harness.Volume, s *harness.Server) {
+	s.Freeze()
 	volume.Cut()
 	s.End()
 	volume.Unmount()
@@ -133,6 +134,7 @@ func TestPowerCutSelfCheck(t *testing.T) {
 		volume.Sync() // so that the node and its stream survive, and what is lost is records
 		p := harness.StartPump(t, j, s.Address(), harness.PumpConfig{BatchRecords: 16})
 		await(t, j, s, 5000)
+		s.Freeze()
 		volume.Cut()
 		p.Abandon() // it would wait for ever: what it was promised is gone
 		s.End()
