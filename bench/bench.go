@@ -170,3 +170,11 @@ func keys(partitions int) [][]byte {
 	}
 	return out
 }
+
+// warmup is what a workload's Warmup means: 0 a second, below 0 none.
+func warmup(d time.Duration) time.Duration {
+	if d == 0 {
+		return time.Second
+	}
+	return max(d, 0)
+}

@@ -45,12 +45,7 @@ func (c PublishConfig) withDefaults() PublishConfig {
 	if c.Records == 0 && c.Duration == 0 {
 		c.Duration = 10 * time.Second
 	}
-	switch {
-	case c.Warmup == 0:
-		c.Warmup = time.Second
-	case c.Warmup < 0:
-		c.Warmup = 0
-	}
+	c.Warmup = warmup(c.Warmup)
 	if c.Progress == nil {
 		c.Progress = new(atomic.Uint64)
 	}

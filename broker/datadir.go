@@ -68,7 +68,7 @@ func openDataDir(dir string) (_ *dataDir, id identity, err error) {
 	}
 	fsys, err := storage.OSFS(abs)
 	if err != nil {
-		return nil, id, fmt.Errorf("data directory: %w", err)
+		return nil, id, err // it names the directory
 	}
 	d := &dataDir{dir: abs, fs: fsys}
 	defer func() {

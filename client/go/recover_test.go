@@ -537,7 +537,7 @@ func TestSilentNode(t *testing.T) {
 		}))
 		defer c.Close()
 		p := n.accept("a:1")
-		time.Sleep(5 * time.Minute)
+		time.Sleep(5 * time.Minute) // of synctest's clock: no time passes, and nothing is waited for but timers
 		synctest.Wait()
 		p.mu.Lock()
 		pings := p.pings
