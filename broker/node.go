@@ -16,6 +16,8 @@ import (
 	"github.com/panjf2000/gnet/v2"
 	"go.uber.org/zap"
 
+	"github.com/tidewire/tidewire/broker/admin"
+	"github.com/tidewire/tidewire/broker/web"
 	"github.com/tidewire/tidewire/cluster"
 	"github.com/tidewire/tidewire/proto/wire"
 	"github.com/tidewire/tidewire/raft"
@@ -49,6 +51,11 @@ type Node struct {
 	catalogStable *raft.CatalogStable
 	catalog       *cluster.Catalog
 	partitions    partitions
+
+	http1, http2 *handoff // from the client port
+	web          *web.Server
+	admin        *admin.Server
+	serving      sync.WaitGroup // web and admin
 
 	engine    gnet.Engine
 	booted    bool
@@ -107,9 +114,11 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.readers = newReaders(readerCount)
+	n.http1, n.http2 = newHandoff(n.Addr), newHandoff(n.Addr)
 	if err := n.listen(); err != nil {
 		return nil, err
 	}
+	n.serveHTTP()
 	n.keeping.Go(n.keep)
 	n.log.Info("ready", zap.Stringer("address", n.addr), zap.String("data", n.data.dir), zap.String("cluster", n.identity.ClusterHex),
 		zap.Uint64("node", n.identity.Node), zap.Int("partitions", len(n.partitions.all())), zap.Bool("dev", cfg.Dev), zap.Duration("took", time.Since(began)))
@@ -189,6 +198,31 @@ func (n *Node) listen() error {
 		return fmt.Errorf("listen on %s: %w", n.cfg.Address, err)
 	}
 	return srv.failed
+}
+
+// serveHTTP starts the servers behind what the client port hands over.
+func (n *Node) serveHTTP() {
+	n.web = web.New(web.Config{Version: map[string]string{"version": Version, "go": runtime.Version()}, Logger: n.log.Named("web")})
+	n.admin = admin.New(admin.Config{Logger: n.log.Named("admin")})
+	serve := func(what string, serve func(net.Listener) error, l net.Listener) {
+		n.serving.Go(func() {
+			if err := serve(l); err != nil && !n.draining.Load() {
+				n.log.Error("a server ended by itself", zap.String("server", what), zap.Error(err))
+			}
+		})
+	}
+	serve("web", n.web.Serve, n.http1)
+	serve("admin", n.admin.Serve, n.http2)
+}
+
+// stopHTTP ends them, within ctx.
+func (n *Node) stopHTTP(ctx context.Context) (err error) {
+	if n.web != nil {
+		n.admin.Stop(ctx)
+		err = n.web.Stop(ctx)
+		n.serving.Wait()
+	}
+	return err
 }
 
 // Addr is the address the node listens on.
@@ -341,6 +375,9 @@ func (n *Node) close() error {
 	n.draining.Store(true)
 	n.cancel()
 	var errs []error
+	stopping, stopped := context.WithTimeout(context.Background(), 2*time.Second)
+	errs = append(errs, n.stopHTTP(stopping))
+	stopped()
 	if n.booted {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		errs = append(errs, n.engine.Stop(ctx))

@@ -184,32 +184,24 @@ func frameSize(b []byte) int {
 	return 4 + int(uint32(b[0])|uint32(b[1])<<8|uint32(b[2])<<16|uint32(b[3])<<24)
 }
 
-// sniff decides what speaks on this connection.
+// sniff decides what speaks on this connection. What is not ours leaves the loop.
 func (s *session) sniff(b []byte) (int, error) {
-	n := min(len(b), len(wire.Magic))
-	if n == 0 {
+	switch sniff(b) {
+	case protoUndecided:
 		return 0, wire.ErrShort
+	case protoWire:
+		s.state = stateHello
+		return len(wire.Magic), nil
+	case protoHTTP1:
+		s.handOver(s.node.http1, b)
+	case protoHTTP2:
+		s.handOver(s.node.http2, b)
+	default:
+		s.log.Info("neither a Tidewire client nor HTTP", zap.String("first", printable(b)), zap.Int("bytes", len(b)))
+		s.closing = true
+		s.touch()
 	}
-	if string(b[:n]) != wire.Magic[:n] {
-		s.foreign(b)
-		return len(b), nil
-	}
-	if n < len(wire.Magic) {
-		return 0, wire.ErrShort
-	}
-	s.state = stateHello
-	return n, nil
-}
-
-// foreign answers somebody who speaks another protocol in words he can read, and closes.
-func (s *session) foreign(b []byte) {
-	s.log.Info("not a Tidewire client", zap.Binary("first", b[:min(len(b), 16)]))
-	if b[0] >= 'A' && b[0] <= 'Z' { // HTTP methods are capitals
-		const body = "This port speaks the Tidewire protocol (docs/protocol.md), not HTTP.\n"
-		s.write(fmt.Appendf(nil, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
-	}
-	s.closing = true
-	s.touch()
+	return len(b), nil
 }
 
 // hello answers HELLO, the only frame before WELCOME.

@@ -2,9 +2,6 @@ package broker
 
 import (
 	"flag"
-	"io"
-	"net/http"
-	"strings"
 	"testing"
 	"time"
 
@@ -69,15 +66,6 @@ func TestMagicByteByByte(t *testing.T) {
 
 func TestOtherProtocols(t *testing.T) {
 	n := startNode(t, t.TempDir())
-	resp, err := http.Get("http://" + n.Addr().String() + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, _ := io.ReadAll(resp.Body)
-	if resp.StatusCode != 400 || !strings.Contains(string(body), "Tidewire protocol") {
-		t.Errorf("HTTP was answered %d %q", resp.StatusCode, body)
-	}
 	p := dial(t, n)
 	p.send([]byte{0x16, 3, 1, 0, 200, 1, 0})
 	p.recvEnd()
