@@ -129,7 +129,7 @@ func (c *cursor) feed() {
 			c.hold(0)
 			c.deliver(len(c.frame), nil)
 			continue
-		case s.node.outbound.Load() > s.node.cfg.OutboundMemory, int64(s.backlog())+s.reading > sessionBacklog:
+		case s.node.outbound.Load() > s.node.config().OutboundMemory, int64(s.backlog())+s.reading > sessionBacklog:
 			c.rest(cursorParked)
 			return
 		case c.located && !c.readable():

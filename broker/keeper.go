@@ -14,7 +14,7 @@ import (
 
 // keep looks after retention and the purge of deleted streams until the node stops.
 func (n *Node) keep() {
-	tick := time.NewTicker(n.cfg.KeepInterval)
+	tick := time.NewTicker(n.config().KeepInterval)
 	defer tick.Stop()
 	for first := true; ; first = false {
 		n.startMissing()
@@ -62,9 +62,9 @@ func (n *Node) retain() {
 
 // purgeDeleted purges streams whose grace time is over.
 func (n *Node) purgeDeleted() {
-	now := n.cfg.Clock().UnixMilli()
+	now := n.config().Clock().UnixMilli()
 	for id, st := range n.catalog.State().Streams {
-		if st.Deleted == 0 || now-st.Deleted < n.cfg.DeleteGrace.Milliseconds() {
+		if st.Deleted == 0 || now-st.Deleted < n.config().DeleteGrace.Milliseconds() {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(n.ctx, requestTimeout)

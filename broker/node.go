@@ -36,7 +36,7 @@ const (
 
 // Node is one broker. Start makes one; Stop ends it.
 type Node struct {
-	cfg      Config
+	cfg      atomic.Pointer[Config] // replaced as a whole, never changed
 	log      *zap.Logger
 	data     *dataDir
 	identity identity
@@ -92,10 +92,11 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Logger, syncs: storage.NewSyncLimit(concurrentSyncs), hot: storage.NewMemory(cfg.HotMemory),
+		log: cfg.Logger, syncs: storage.NewSyncLimit(concurrentSyncs), hot: storage.NewMemory(cfg.HotMemory),
 		budget: raft.NewBudget(cfg.PublishMemory), gnetDone: make(chan struct{}), stopped: make(chan struct{}), failureCh: make(chan struct{}),
 		publications: sync.Pool{New: func() any { return new(publication) }},
 	}
+	n.cfg.Store(&cfg)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.partitions.set.Store(&map[partKey]*partition{})
 	for i := range runtime.NumCPU() {
@@ -127,11 +128,11 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 
 // open brings up everything below the listener.
 func (n *Node) open(ctx context.Context) (err error) {
-	if n.data, n.identity, err = openDataDir(n.cfg.DataDir); err != nil {
+	if n.data, n.identity, err = openDataDir(n.config().DataDir); err != nil {
 		return err
 	}
 	n.server = raft.ServerID(fmt.Sprintf("%d.%d", n.identity.Node, n.identity.Incarnation))
-	if n.pool, err = storage.NewPool(n.data.fs, "pool", n.cfg.PoolBytes); err != nil {
+	if n.pool, err = storage.NewPool(n.data.fs, "pool", n.config().PoolBytes); err != nil {
 		return fmt.Errorf("segment pool: %w", err)
 	}
 	if n.stable, err = raft.OpenStable(n.data.path("stable.db")); err != nil {
@@ -152,7 +153,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return fmt.Errorf("catalog: %w", err)
 	}
 	n.catalog, err = cluster.OpenCatalog(ctx, cluster.CatalogConfig{Node: n.identity.Node, Server: n.server, Log: n.catalogLog,
-		Stable: stable, Logger: log, Fatal: n.fatal, Clock: n.cfg.Clock, Changed: n.streamChanged})
+		Stable: stable, Logger: log, Fatal: n.fatal, Clock: n.config().Clock, Changed: n.streamChanged})
 	if err != nil {
 		return err
 	}
@@ -169,12 +170,12 @@ func (n *Node) open(ctx context.Context) (err error) {
 // tryAddress reports why the address cannot be had: gnet hides it ("bad file descriptor"), and a
 // node that cannot listen is to leave its data alone.
 func (n *Node) tryAddress() error {
-	probe, err := net.Listen("tcp", n.cfg.Address)
+	probe, err := net.Listen("tcp", n.config().Address)
 	if err != nil {
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return fmt.Errorf("address %s is in use: stop what listens there, or give another: %w", n.cfg.Address, err)
+			return fmt.Errorf("address %s is in use: stop what listens there, or give another: %w", n.config().Address, err)
 		}
-		return fmt.Errorf("address %s: %w", n.cfg.Address, err)
+		return fmt.Errorf("address %s: %w", n.config().Address, err)
 	}
 	return probe.Close()
 }
@@ -184,7 +185,7 @@ func (n *Node) listen() error {
 	srv := &server{node: n, booted: make(chan gnet.Engine, 1)}
 	failed := make(chan error, 1)
 	go func() {
-		err := srv.run(n.cfg.Address, len(n.loops), n.log.Named("gnet").Sugar())
+		err := srv.run(n.config().Address, len(n.loops), n.log.Named("gnet").Sugar())
 		close(n.gnetDone)
 		failed <- err
 		if !n.draining.Load() && err == nil { // gnet says nil when its engine died, of EMFILE say
@@ -195,7 +196,7 @@ func (n *Node) listen() error {
 	case n.engine = <-srv.booted:
 		n.booted = true
 	case err := <-failed:
-		return fmt.Errorf("listen on %s: %w", n.cfg.Address, err)
+		return fmt.Errorf("listen on %s: %w", n.config().Address, err)
 	}
 	return srv.failed
 }
@@ -224,6 +225,9 @@ func (n *Node) stopHTTP(ctx context.Context) (err error) {
 	}
 	return err
 }
+
+// config is what the node is set to at present.
+func (n *Node) config() *Config { return n.cfg.Load() }
 
 // Addr is the address the node listens on.
 func (n *Node) Addr() net.Addr { return n.addr }
@@ -255,8 +259,8 @@ func (n *Node) fatal(err error) {
 	}
 	n.log.Error(say, zap.Error(err))
 	n.fail(err)
-	if n.cfg.Fatal != nil {
-		n.cfg.Fatal(err)
+	if n.config().Fatal != nil {
+		n.config().Fatal(err)
 	}
 }
 
@@ -307,7 +311,7 @@ func (n *Node) Stop(ctx context.Context) error {
 				}
 			}
 		})
-		ctx, cancel := context.WithTimeout(ctx, n.cfg.DrainTimeout)
+		ctx, cancel := context.WithTimeout(ctx, n.config().DrainTimeout)
 		defer cancel()
 		n.drain(ctx)
 		n.stopErr = n.close()

@@ -146,7 +146,7 @@ const filesPerPartition = 3
 // roomFor refuses a stream whose partitions could not all have their files open beside the
 // connections: once the catalog says that they exist, every start needs them.
 func (n *Node) roomFor(spec cluster.StreamSpec) error {
-	limit := (openFileLimit() - n.cfg.MaxConnections) / filesPerPartition
+	limit := (openFileLimit() - n.config().MaxConnections) / filesPerPartition
 	if have, more := len(n.partitions.all()), max(int(spec.Partitions), 1); have+more > limit {
 		return &wire.Error{Code: wire.CodeLimit, Value: uint64(limit), Message: fmt.Sprintf(
 			"stream %q with %d partitions beside %d would need more files than the process may have open (room for %d partitions): raise its limit of open files",
@@ -242,7 +242,7 @@ func (n *Node) startPartition(ctx context.Context, st *cluster.Stream, number ui
 	}
 	p.raft, err = raft.StartPartition(raft.PartitionConfig{
 		ID: group, Server: n.server, Log: data, Stable: stable, Logger: log,
-		Fatal: n.fatal, Committed: n.committed, Advanced: p.advanced, Budget: n.budget, Clock: n.cfg.Clock,
+		Fatal: n.fatal, Committed: n.committed, Advanced: p.advanced, Budget: n.budget, Clock: n.config().Clock,
 	})
 	if err != nil {
 		return nil, errors.Join(err, data.Close())
@@ -320,7 +320,7 @@ func (n *Node) describe(st *cluster.Stream) wire.StreamInfo {
 // openLog opens a log below the data directory and reports what its recovery found.
 func (n *Node) openLog(dir string, group uint64, log *zap.Logger) (*storage.Log, error) {
 	l, err := storage.Open(storage.Config{
-		FS: n.data.fs, Dir: dir, Cluster: n.identity.Cluster, Partition: group, SegmentBytes: n.cfg.SegmentBytes,
+		FS: n.data.fs, Dir: dir, Cluster: n.identity.Cluster, Partition: group, SegmentBytes: n.config().SegmentBytes,
 		Memory: n.hot, Pool: n.pool, Syncs: n.syncs,
 	})
 	if err != nil {

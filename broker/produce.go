@@ -163,9 +163,9 @@ func (p *producer) admit(b *wire.Batch) error {
 	case p.waiting >= wire.MaxInFlightBatches:
 		return &wire.Error{Code: wire.CodeInFlight, Bits: wire.ErrorRetriable, Value: wire.MaxInFlightBatches,
 			Message: fmt.Sprintf("%d batches of this producer in flight, limit %d: wait for an ACK", p.waiting, wire.MaxInFlightBatches)}
-	case s.inFlight+int64(len(b.Bytes)) > s.node.cfg.InFlightBytes:
-		return &wire.Error{Code: wire.CodeInFlight, Bits: wire.ErrorRetriable, Value: uint64(s.node.cfg.InFlightBytes),
-			Message: fmt.Sprintf("%d bytes of batches in flight on this connection, limit %d: wait for an ACK", s.inFlight, s.node.cfg.InFlightBytes)}
+	case s.inFlight+int64(len(b.Bytes)) > s.node.config().InFlightBytes:
+		return &wire.Error{Code: wire.CodeInFlight, Bits: wire.ErrorRetriable, Value: uint64(s.node.config().InFlightBytes),
+			Message: fmt.Sprintf("%d bytes of batches in flight on this connection, limit %d: wait for an ACK", s.inFlight, s.node.config().InFlightBytes)}
 	}
 	if err := b.Verify(); err != nil {
 		return err
@@ -212,7 +212,7 @@ func (p *producer) allow(subject []byte) error {
 		return &wire.Error{Code: wire.CodeSubjectMismatch,
 			Message: fmt.Sprintf("subject %q is not captured by stream %q (%q): ask METADATA for its stream", name, st.Name, st.Subjects)}
 	}
-	if err := p.session.node.cfg.Authorizer.Authorize(&p.session.identity, auth.Publish, subject); err != nil {
+	if err := p.session.node.config().Authorizer.Authorize(&p.session.identity, auth.Publish, subject); err != nil {
 		return err
 	}
 	p.subject = append(p.subject[:0], subject...)

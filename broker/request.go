@@ -89,9 +89,9 @@ func (s *session) refuseRequest(corr uint32, err error) {
 
 // begin registers a request, unless too many wait.
 func (s *session) begin(corr uint32) (*request, error) {
-	if s.requests >= s.node.cfg.MaxRequests {
-		return nil, &wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: 10 * time.Millisecond, Value: uint64(s.node.cfg.MaxRequests),
-			Message: fmt.Sprintf("%d requests of this connection are waiting, limit %d: wait for answers", s.requests, s.node.cfg.MaxRequests)}
+	if s.requests >= s.node.config().MaxRequests {
+		return nil, &wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: 10 * time.Millisecond, Value: uint64(s.node.config().MaxRequests),
+			Message: fmt.Sprintf("%d requests of this connection are waiting, limit %d: wait for answers", s.requests, s.node.config().MaxRequests)}
 	}
 	r := &request{session: s, corr: corr}
 	if err := s.converse(corr, r); err != nil {
@@ -128,7 +128,7 @@ func (s *session) later(corr uint32, work func(context.Context) error, answer fu
 }
 
 func (s *session) authorize(action auth.Action, resource string) error {
-	return s.node.cfg.Authorizer.Authorize(&s.identity, action, []byte(resource))
+	return s.node.config().Authorizer.Authorize(&s.identity, action, []byte(resource))
 }
 
 // metadata serves METADATA.
@@ -188,7 +188,7 @@ func (s *session) metadata(corr uint32, m *wire.Metadata) error {
 	}
 	name, _, _ := strings.Cut(m.Name, ".")
 	if st == nil {
-		if !m.Create || !n.cfg.Dev {
+		if !m.Create || !n.config().Dev {
 			return cluster.UnknownStream(m.Name, "no stream captures this subject: create one, or run the node in dev mode")
 		}
 		if err := s.authorize(auth.CreateStream, name); err != nil {

@@ -58,9 +58,9 @@ func listening(e gnet.Engine) (net.Addr, error) {
 // OnOpen implements gnet.EventHandler.
 func (s *server) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
 	n := s.node
-	if open := n.connections.Add(1); open > int64(n.cfg.MaxConnections) {
+	if open := n.connections.Add(1); open > int64(n.config().MaxConnections) {
 		we := wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable | wire.ErrorEndsConnection,
-			RetryAfter: time.Second, Value: uint64(n.cfg.MaxConnections), Message: "too many connections: close some, or raise the limit"}
+			RetryAfter: time.Second, Value: uint64(n.config().MaxConnections), Message: "too many connections: close some, or raise the limit"}
 		return we.AppendTo(nil, 0), gnet.Close
 	}
 	sess := newSession(n.loopOf(c.EventLoop()), c)

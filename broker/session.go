@@ -133,7 +133,7 @@ func (s *session) countPartial() {
 	now := int64(s.conn.InboundBuffered())
 	total := s.node.inbound.Add(now - s.partial)
 	s.partial = now
-	if limit := s.node.cfg.InboundMemory; total > limit && now > smallPartial && !s.closing {
+	if limit := s.node.config().InboundMemory; total > limit && now > smallPartial && !s.closing {
 		s.fatal(&wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: time.Second, Value: uint64(limit),
 			Message: fmt.Sprintf("%d bytes of frames that have not arrived whole wait in this node, limit %d: connect again and send them without pauses", total, limit)})
 	}
@@ -226,7 +226,7 @@ func (s *session) hello(f wire.Frame) error {
 		return &wire.Error{Code: wire.CodeAuth, Message: fmt.Sprintf("authentication mechanism %q: this node knows none", h.Mechanism)}
 	}
 	if h.Role == wire.RolePeer {
-		if err := n.cfg.Authorizer.Authorize(&s.identity, auth.Peer, nil); err != nil {
+		if err := n.config().Authorizer.Authorize(&s.identity, auth.Peer, nil); err != nil {
 			return err
 		}
 		return &wire.Error{Code: wire.CodeUnsupported, Message: "this node is a cluster of its own and has no peers"}
@@ -236,7 +236,7 @@ func (s *session) hello(f wire.Frame) error {
 	w := wire.Welcome{
 		Version: wire.Version, Cluster: n.identity.Cluster, Node: n.identity.Node,
 		FrameLimit: wire.DefaultFrameLimit, BatchLimit: wire.MaxBatch, InFlightBatches: wire.MaxInFlightBatches,
-		InFlightBytes: uint64(n.cfg.InFlightBytes), CreditLimit: uint64(n.cfg.Credit), Idle: n.cfg.IdleTimeout,
+		InFlightBytes: uint64(n.config().InFlightBytes), CreditLimit: uint64(n.config().Credit), Idle: n.config().IdleTimeout,
 		Server: "tidewire/" + Version,
 	}
 	s.out = w.AppendTo(s.output(), f.Corr)
@@ -379,7 +379,7 @@ func (s *session) fatal(err error) {
 
 // goaway tells the client that the node stops.
 func (s *session) goaway() {
-	g := wire.Goaway{Code: wire.CodeShutdown, Drain: s.node.cfg.DrainTimeout,
+	g := wire.Goaway{Code: wire.CodeShutdown, Drain: s.node.config().DrainTimeout,
 		Message: "the node is stopping: what is in flight is answered, connect again elsewhere or later"}
 	s.out = g.AppendTo(s.output(), 0)
 	s.state = stateDraining
@@ -387,15 +387,15 @@ func (s *session) goaway() {
 
 func (s *session) checkDeadlines(now time.Time) {
 	switch {
-	case s.shut && now.Sub(s.heard) > lingering, s.closing && now.Sub(s.heard) > s.node.cfg.DrainTimeout:
+	case s.shut && now.Sub(s.heard) > lingering, s.closing && now.Sub(s.heard) > s.node.config().DrainTimeout:
 		_ = s.loop.events.Close(s.conn)
 	case s.closing:
 	case s.state < stateReady:
-		if now.Sub(s.since) > s.node.cfg.HandshakeTimeout {
-			s.fatal(&wire.Error{Code: wire.CodeIdle, Message: fmt.Sprintf("no HELLO within %s", s.node.cfg.HandshakeTimeout)})
+		if now.Sub(s.since) > s.node.config().HandshakeTimeout {
+			s.fatal(&wire.Error{Code: wire.CodeIdle, Message: fmt.Sprintf("no HELLO within %s", s.node.config().HandshakeTimeout)})
 		}
-	case now.Sub(s.heard) > s.node.cfg.IdleTimeout:
-		s.fatal(&wire.Error{Code: wire.CodeIdle, Message: fmt.Sprintf("nothing heard for %s: send PING when there is nothing else", s.node.cfg.IdleTimeout)})
+	case now.Sub(s.heard) > s.node.config().IdleTimeout:
+		s.fatal(&wire.Error{Code: wire.CodeIdle, Message: fmt.Sprintf("nothing heard for %s: send PING when there is nothing else", s.node.config().IdleTimeout)})
 	}
 }
 
@@ -423,9 +423,9 @@ func (s *session) converse(corr uint32, c conversation) error {
 	if _, taken := s.conversations[corr]; taken {
 		return &wire.Error{Code: wire.CodeState, Message: fmt.Sprintf("Corr %d is in use: its conversation has not ended", corr)}
 	}
-	if len(s.conversations) >= s.node.cfg.MaxConversations {
-		return &wire.Error{Code: wire.CodeLimit, Bits: wire.ErrorEndsCorr, Value: uint64(s.node.cfg.MaxConversations),
-			Message: fmt.Sprintf("%d conversations on this connection, limit %d: end some", len(s.conversations), s.node.cfg.MaxConversations)}
+	if len(s.conversations) >= s.node.config().MaxConversations {
+		return &wire.Error{Code: wire.CodeLimit, Bits: wire.ErrorEndsCorr, Value: uint64(s.node.config().MaxConversations),
+			Message: fmt.Sprintf("%d conversations on this connection, limit %d: end some", len(s.conversations), s.node.config().MaxConversations)}
 	}
 	s.conversations[corr] = c
 	return nil

@@ -74,7 +74,7 @@ func (s *session) subscribe(corr uint32, q *wire.Subscribe) error {
 
 // roomForCursors refuses to read more partitions at a time than one connection may.
 func (s *session) roomForCursors(filter string, more int) error {
-	limit := s.node.cfg.MaxCursors
+	limit := s.node.config().MaxCursors
 	if s.cursors+more <= limit {
 		return nil
 	}
@@ -160,7 +160,7 @@ func (sub *subscription) failed(c *cursor, err error, passed bool) bool {
 
 // grant counts credit a client gives.
 func (s *session) grant(bytes uint64) error {
-	if limit := s.node.cfg.Credit; bytes > uint64(limit) || s.credit+int64(bytes) > limit {
+	if limit := s.node.config().Credit; bytes > uint64(limit) || s.credit+int64(bytes) > limit {
 		return &wire.Error{Code: wire.CodeCredit, Value: uint64(limit),
 			Message: fmt.Sprintf("%d bytes of credit on top of %d, limit %d on a connection", bytes, s.credit, limit)}
 	}
