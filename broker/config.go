@@ -77,6 +77,9 @@ type Config struct {
 	DrainTimeout time.Duration
 	// DeleteGrace is how long a deleted stream's data are kept. Default 24 h.
 	DeleteGrace time.Duration
+	// ClockSettle is how long the clock must have been steady after a jump, or after a start at which
+	// it is far ahead of the newest record, before anything is deleted for its age. Default 1 h.
+	ClockSettle time.Duration
 	// KeepInterval is how often retention and purges are looked at. Default 10 s.
 	KeepInterval time.Duration
 
@@ -133,6 +136,7 @@ func (c Config) withDefaults() Config {
 	dur(&c.IdleTimeout, 2*time.Minute)
 	dur(&c.DrainTimeout, 10*time.Second)
 	dur(&c.DeleteGrace, 24*time.Hour)
+	dur(&c.ClockSettle, time.Hour)
 	dur(&c.KeepInterval, 10*time.Second)
 	return c
 }

@@ -404,6 +404,7 @@ func TestQuietStreamsExpire(t *testing.T) {
 	now.Store(time.Now().UnixMilli())
 	n := startNode(t, t.TempDir(), func(c *Config) {
 		c.KeepInterval = 10 * time.Millisecond
+		c.ClockSettle = time.Millisecond
 		c.Clock = func() time.Time { return time.UnixMilli(now.Load()) }
 	})
 	p := connect(t, n)

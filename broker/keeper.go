@@ -16,10 +16,15 @@ import (
 func (n *Node) keep() {
 	tick := time.NewTicker(n.config().KeepInterval)
 	defer tick.Stop()
+	clock := newDeleteTime(n.config().Clock, n.log)
+	clock.start(n.newest(), n.config().ClockSettle)
 	for first := true; ; first = false {
 		n.startMissing()
-		n.retain()
-		n.purgeDeleted()
+		trusted := clock.trusted(n.config().ClockSettle)
+		n.retain(trusted)
+		if trusted {
+			n.purgeDeleted()
+		}
 		select {
 		case <-tick.C:
 			if first { // by now purges that a crash had interrupted are done
@@ -46,10 +51,21 @@ func (n *Node) startMissing() {
 	}
 }
 
-// retain has each partition give up what its stream no longer keeps.
-func (n *Node) retain() {
+// newest is the broker time of the newest record on this node, Unix ms.
+func (n *Node) newest() (ms int64) {
+	for _, p := range n.partitions.all() {
+		ms = max(ms, p.raft.Newest())
+	}
+	return ms
+}
+
+// retain has each partition give up what its stream no longer keeps; for its age only if the clock is trusted.
+func (n *Node) retain(trusted bool) {
 	for _, p := range n.partitions.all() {
 		r := p.stream().Retention
+		if !trusted {
+			r.MaxAge = 0
+		}
 		if r.MaxAge == 0 && r.MaxBytes == 0 && r.MaxRecords == 0 {
 			continue
 		}

@@ -17,7 +17,7 @@ func (m *partitionMachine) Apply(e storage.Entry) any {
 	if e.Payload == nil {
 		// Damaged where no other copy exists. Its offsets stay; its producers will be told of a gap.
 		p.mu.Lock()
-		p.setEndLocked(e, p.state.time)
+		p.setEndLocked(e)
 		p.mu.Unlock()
 		p.raiseHighWatermark(p.state.end)
 		p.cfg.Advanced()
@@ -78,8 +78,9 @@ func (p *Partition) applyData(e storage.Entry, h entryHeader) {
 	}
 
 	p.mu.Lock()
+	p.state.advance(h.time)
 	for _, r := range p.sequences {
-		p.state.table.record(r.producer, r.epoch, r.seqRange, h.time)
+		p.state.table.record(r.producer, r.epoch, r.seqRange, p.state.elapsed)
 		if o == nil {
 			continue
 		}
@@ -89,8 +90,8 @@ func (p *Partition) applyData(e storage.Entry, h entryHeader) {
 			}
 		}
 	}
-	p.state.table.expire(h.time)
-	p.setEndLocked(e, h.time)
+	p.state.table.expire(p.state.elapsed)
+	p.setEndLocked(e)
 	// After a failure nothing is acknowledged: the entry's future answers it, with an error.
 	answer := o != nil && p.to.Failed() == nil
 	if answer {
@@ -116,10 +117,9 @@ func (p *Partition) applyData(e storage.Entry, h entryHeader) {
 }
 
 // setEndLocked moves the end of what is applied behind e.
-func (p *Partition) setEndLocked(e storage.Entry, ms int64) {
+func (p *Partition) setEndLocked(e storage.Entry) {
 	p.state.end = e.Base + storage.Offset(e.Records)
-	p.state.time = max(p.state.time, ms)
-	p.stamp = max(p.stamp, ms)
+	p.stamp = max(p.stamp, p.state.time)
 }
 
 // raiseHighWatermark never lowers it: after a restart it may lie above what is applied as yet.

@@ -17,7 +17,7 @@ const (
 	// maxTotalRanges bounds what a hostile mix of producers can make a partition remember, to some 40 MiB.
 	// At least 4096 producers have all their ranges; ordinary ones need one or two.
 	maxTotalRanges = 1 << 20
-	// producerRetention is how long an idle producer is remembered, in broker time.
+	// producerRetention is how long an idle producer is remembered, in elapsed time (state.go).
 	producerRetention = 7 * 24 * time.Hour
 )
 
@@ -49,7 +49,7 @@ type producer struct {
 	id    uint64
 	epoch uint16
 	next  uint64 // the sequence expected
-	last  int64  // broker time of its last entry
+	last  int64  // elapsed time of the state at its last entry, ms
 
 	// ranges[dropped:] are its last ranges, ascending; those before were dropped and wait to be moved over.
 	ranges  []seqRange
@@ -129,7 +129,7 @@ func (t *producerTable) append(p *producer, r seqRange) {
 	}
 }
 
-// expire forgets producers that have been idle for too long at broker time ms, and beyond the limits those idle
+// expire forgets producers that have been idle for too long when ms have elapsed, and beyond the limits those idle
 // longest. It runs after each entry's producers were recorded.
 func (t *producerTable) expire(ms int64) {
 	cutoff := ms - t.limits.retention.Milliseconds()

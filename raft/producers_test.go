@@ -260,13 +260,17 @@ func TestProducersExpireByBrokerTime(t *testing.T) {
 	}
 	commit(&Pending{Producer: 10, Count: 1})
 	commit(&Pending{Producer: 12, Count: 1})
-	now = now.Add(producerRetention)
-	commit(&Pending{Producer: 12, Sequence: 1, Count: 1})
+	sequence := uint64(1)
+	for range int64(producerRetention/time.Millisecond) / maxGap { // more at once would be a jump of the clock
+		now = now.Add(time.Duration(maxGap) * time.Millisecond)
+		commit(&Pending{Producer: 12, Sequence: sequence, Count: 1})
+		sequence++
+	}
 	if s.p.Producers() != 2 {
 		t.Fatal("expired too early")
 	}
 	now = now.Add(time.Millisecond)
-	commit(&Pending{Producer: 12, Sequence: 2, Count: 1})
+	commit(&Pending{Producer: 12, Sequence: sequence, Count: 1})
 	if s.p.Producers() != 1 {
 		t.Fatal("not expired")
 	}
@@ -277,8 +281,34 @@ func TestProducersExpireByBrokerTime(t *testing.T) {
 	commit(&Pending{Producer: 11, Count: 1}) // minted later than 10, never expired
 	// One that comes back in time is kept by the very entry that brings it.
 	now = now.Add(producerRetention + time.Hour)
-	commit(&Pending{Producer: 12, Sequence: 3, Count: 1})
-	if _, next, known := s.p.NextSequence(12); next != 4 || !known {
+	commit(&Pending{Producer: 12, Sequence: sequence + 1, Count: 1})
+	if _, next, known := s.p.NextSequence(12); next != sequence+2 || !known {
 		t.Fatalf("next %d, %v", next, known)
+	}
+}
+
+// A clock that jumps by years, forward and back, makes no producer expire, also not behind a snapshot.
+func TestProducersOutliveClockJumps(t *testing.T) {
+	s := scripted(t, 1)
+	now := time.UnixMilli(1_000_000)
+	s.p.cfg.Clock = func() time.Time { return now }
+	commit := func(producer, sequence uint64) {
+		t.Helper()
+		pend := &Pending{Producer: producer, Sequence: sequence, Count: 1}
+		must(t, s.p.Publish(pend, batch(producer, sequence, 30)))
+		s.commit(s.take(), 1)
+		s.answered(1)
+		must(t, pend.Err)
+	}
+	commit(1, 0)
+	for i, jump := range []time.Duration{10 * 365 * 24 * time.Hour, -20 * 365 * 24 * time.Hour, 30 * 365 * 24 * time.Hour} {
+		now = now.Add(jump)
+		commit(2, uint64(i))
+	}
+	commit(1, 1)
+	again, err := decodeState(s.p.state.encode(), defaultLimits)
+	must(t, err)
+	if again.elapsed != s.p.state.elapsed || again.elapsed != 2*maxGap || again.table.producers[1].last != again.elapsed {
+		t.Errorf("elapsed %d, in the snapshot %d, want %d", s.p.state.elapsed, again.elapsed, 2*maxGap)
 	}
 }

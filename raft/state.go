@@ -2,21 +2,22 @@ package raft
 
 import (
 	"encoding/binary"
+	"time"
 
 	"github.com/tidewire/tidewire/storage"
 )
 
 // The state of a partition in a snapshot. Fixed fields are little-endian, the rest are varints:
 //
-//	Version u8 = 1 | LogStart u64 | End u64 | Time i64 | Expired u64 | producers u32
+//	Version u8 = 2 | LogStart u64 | End u64 | Time i64 | Elapsed i64 | Expired u64 | producers u32
 //	each producer, from the one idle longest:
-//	  Id | Epoch | Next | time of its last entry (zig-zag) | ranges
+//	  Id | Epoch | Next | Elapsed at its last entry (zig-zag) | ranges
 //	  each range, ascending:
 //	    Sequence, less the end of the range before | Count | Offset (zig-zag, less the end of the range before)
 //	    | Term (zig-zag, less that of the range before)
 const (
-	stateVersion    = 1
-	stateFixedBytes = 1 + 8 + 8 + 8 + 8 + 4
+	stateVersion    = 2
+	stateFixedBytes = 1 + 8 + 8 + 8 + 8 + 8 + 4
 	minProducer     = 5 // bytes of a producer without ranges
 	minRange        = 4
 )
@@ -27,7 +28,20 @@ type partitionState struct {
 	logStart storage.Offset // offsets below are given up
 	end      storage.Offset // after the last record applied
 	time     int64          // of the last entry with records: the next is never below
+	elapsed  int64          // ms that went by between entries, as far as a clock that may jump can tell
 	table    *producerTable
+}
+
+// maxGap is how much time between two entries counts as elapsed: a clock that jumps by years makes no
+// producer expire, and a partition that is used less than hourly only remembers its producers longer.
+const maxGap = int64(time.Hour / time.Millisecond)
+
+// advance takes the broker time of an entry with records.
+func (s *partitionState) advance(ms int64) {
+	if s.time != 0 {
+		s.elapsed += min(max(ms-s.time, 0), maxGap)
+	}
+	s.time = max(s.time, ms)
 }
 
 func (s *partitionState) encode() []byte {
@@ -36,6 +50,7 @@ func (s *partitionState) encode() []byte {
 	b = binary.LittleEndian.AppendUint64(b, uint64(s.logStart))
 	b = binary.LittleEndian.AppendUint64(b, uint64(s.end))
 	b = binary.LittleEndian.AppendUint64(b, uint64(s.time))
+	b = binary.LittleEndian.AppendUint64(b, uint64(s.elapsed))
 	b = binary.LittleEndian.AppendUint64(b, s.table.expired)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(s.table.producers)))
 	for p := s.table.oldest; p != nil; p = p.newer {
@@ -71,8 +86,9 @@ func decodeState(b []byte, limits tableLimits) (*partitionState, error) {
 	s.logStart = storage.Offset(binary.LittleEndian.Uint64(b[1:]))
 	s.end = storage.Offset(binary.LittleEndian.Uint64(b[9:]))
 	s.time = int64(binary.LittleEndian.Uint64(b[17:]))
-	s.table.expired = binary.LittleEndian.Uint64(b[25:])
-	n := binary.LittleEndian.Uint32(b[33:])
+	s.elapsed = int64(binary.LittleEndian.Uint64(b[25:]))
+	s.table.expired = binary.LittleEndian.Uint64(b[33:])
+	n := binary.LittleEndian.Uint32(b[41:])
 	d := varints{b: b[stateFixedBytes:]}
 	if uint64(n) > uint64(len(d.b)/minProducer) {
 		return nil, malformed("partition state", "%d producers in %d bytes", n, len(d.b))
