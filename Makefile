@@ -8,7 +8,7 @@ SOURCES    := $(shell find . -name '*.go' -not -name '*_test.go') go.mod go.sum
 GOTEST     := $(GO) tool gotestsum --format pkgname --
 FUZZTIME   ?= 30s
 
-.PHONY: help demo build test unit race lint fuzz bench nightly clean
+.PHONY: help demo build test unit race lint fuzz bench nightly generate clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,10 @@ bench: ## the Go benchmarks, ten runs, through benchstat
 
 nightly: build ## what is too long for test: 500 power cuts, 200 kills, fuzzing, 2 GiB restart; writes docs/results/nightly.md
 	$(GO) run ./test/nightly
+
+generate: ## make the Go code and the reference of proto/admin/v1/*.proto again
+	cd proto/gen && $(GO) run .
+	$(GO) test ./proto/admin/v1 -update
 
 clean: ## remove what was built
 	rm -rf build
