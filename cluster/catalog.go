@@ -43,6 +43,9 @@ var (
 	ErrOverlap       = errors.New("cluster: subjects overlap")
 	ErrLimit         = errors.New("cluster: limit exceeded")
 	ErrUnsupported   = errors.New("cluster: not supported")
+	ErrChanged       = errors.New("cluster: the stream has changed since")
+	ErrLiving        = errors.New("cluster: the stream is not deleted")
+	ErrRequestReused = errors.New("cluster: request id belongs to another request")
 )
 
 // StreamError tells which stream was refused and why.
@@ -73,7 +76,11 @@ type Stream struct {
 	Created    int64          `json:"created"` // Unix ms
 	Deleted    int64          `json:"deleted"` // Unix ms; 0: it lives
 	MapVersion uint64         `json:"map_version"`
+	Revision   uint64         `json:"revision,omitempty"` // counts changes of the definition, deletion too
 }
+
+// ETag is different after every change of the stream, and for every stream.
+func (s *Stream) ETag() string { return fmt.Sprintf("%x-%x", s.ID, s.Revision) }
 
 // Partition is where one partition's replicas are.
 type Partition struct {
@@ -108,18 +115,8 @@ func (s *StreamSpec) validate() error {
 	if len(s.Subjects) == 0 {
 		s.Subjects = []string{s.Name, s.Name + ".>"}
 	}
-	if len(s.Subjects) > MaxFilters {
-		return &StreamError{s.Name, MaxFilters, fmt.Sprintf("%d subjects, limit %d", len(s.Subjects), MaxFilters), ErrLimit}
-	}
-	for i, f := range s.Subjects {
-		if err := wire.ValidFilter(f); err != nil {
-			return err
-		}
-		for _, g := range s.Subjects[:i] {
-			if f == g {
-				return &StreamError{s.Name, 0, fmt.Sprintf("names subject %q twice", f), ErrOverlap}
-			}
-		}
+	if err := validSubjects(s.Name, s.Subjects); err != nil {
+		return err
 	}
 	if s.Partitions == 0 {
 		s.Partitions = 1
@@ -132,6 +129,26 @@ func (s *StreamSpec) validate() error {
 	}
 	if s.Replicas > 1 {
 		return &StreamError{s.Name, 1, fmt.Sprintf("%d replicas, but the cluster has 1 node", s.Replicas), ErrUnsupported}
+	}
+	return nil
+}
+
+func validSubjects(name string, subjects []string) error {
+	if len(subjects) == 0 {
+		return &StreamError{name, 1, "captures no subject: name one at least", ErrLimit}
+	}
+	if len(subjects) > MaxFilters {
+		return &StreamError{name, MaxFilters, fmt.Sprintf("%d subjects, limit %d", len(subjects), MaxFilters), ErrLimit}
+	}
+	for i, f := range subjects {
+		if err := wire.ValidFilter(f); err != nil {
+			return err
+		}
+		for _, g := range subjects[:i] {
+			if f == g {
+				return &StreamError{name, 0, fmt.Sprintf("names subject %q twice", f), ErrOverlap}
+			}
+		}
 	}
 	return nil
 }
@@ -204,9 +221,17 @@ func (c *Catalog) Stop() { c.group.Stop() }
 // State is the catalog as applied so far. It is never changed: a later call may give another.
 func (c *Catalog) State() *State { return c.machine.state.Load() }
 
-// propose commits a command and returns the stream it is about.
-func (c *Catalog) propose(ctx context.Context, cmd command) (result, error) {
+// propose commits a command and returns the stream it is about. One that is only to be checked is
+// tried on the present state, which it leaves alone.
+func (c *Catalog) propose(ctx context.Context, cmd command, options ...Option) (result, error) {
 	cmd.Format, cmd.Now = commandFormat, c.cfg.Clock().UnixMilli()
+	for _, option := range options {
+		option(&cmd)
+	}
+	if cmd.checkOnly {
+		_, r := step(c.State(), &cmd)
+		return r, r.err
+	}
 	data, err := json.Marshal(cmd)
 	if err != nil {
 		return result{}, err
@@ -225,29 +250,82 @@ func (c *Catalog) propose(ctx context.Context, cmd command) (result, error) {
 	return r, r.err
 }
 
+// Option is a condition or a way of a change.
+type Option func(*command)
+
+// WithETag refuses the change with ErrChanged unless the stream's ETag is etag; an empty one allows any.
+func WithETag(etag string) Option { return func(c *command) { c.ETag = etag } }
+
+// WithRequest has the change remembered under an id: the same change again gives what the first gave,
+// and one whose digest differs is refused with ErrRequestReused. digest is of the whole request.
+func WithRequest(id, digest string) Option {
+	return func(c *command) {
+		if id != "" {
+			c.Request = &request{ID: id, Digest: digest}
+		}
+	}
+}
+
+// CheckOnly finds out whether the change would be made, and makes none.
+func CheckOnly() Option { return func(c *command) { c.checkOnly = true } }
+
+// WithForce lets PurgeStream purge a stream that is not deleted.
+func WithForce() Option { return func(c *command) { c.Force = true } }
+
 // CreateStream makes a stream.
 //
-// Errors: *wire.NameError; *StreamError with ErrStreamExists, ErrOverlap, ErrLimit or ErrUnsupported;
-// raft's.
-func (c *Catalog) CreateStream(ctx context.Context, spec StreamSpec) (*Stream, error) {
+// Errors: *wire.NameError; *StreamError with ErrStreamExists, ErrOverlap, ErrLimit, ErrUnsupported or
+// ErrRequestReused; raft's.
+func (c *Catalog) CreateStream(ctx context.Context, spec StreamSpec, options ...Option) (*Stream, error) {
 	if err := spec.validate(); err != nil {
 		return nil, err
 	}
-	r, err := c.propose(ctx, command{Op: opCreate, Node: c.cfg.Node, Create: &spec})
+	r, err := c.propose(ctx, command{Op: opCreate, Node: c.cfg.Node, Create: &spec}, options...)
+	return r.stream, err
+}
+
+// StreamUpdate is what to change of a stream; nil: as it is.
+type StreamUpdate struct {
+	Subjects  []string        `json:"subjects,omitempty"` // all that it has, and more
+	Retention *wire.Retention `json:"retention,omitempty"`
+}
+
+// UpdateStream changes a stream. Subjects can be added, not removed: what was published under
+// them would stand in a stream that does not capture it. Errors as CreateStream's, and ErrChanged, ErrUnknownStream.
+func (c *Catalog) UpdateStream(ctx context.Context, name string, update StreamUpdate, options ...Option) (*Stream, error) {
+	if update.Subjects != nil {
+		if err := validSubjects(name, update.Subjects); err != nil {
+			return nil, err
+		}
+	}
+	r, err := c.propose(ctx, command{Op: opUpdate, Name: name, Update: &update}, options...)
 	return r.stream, err
 }
 
 // DeleteStream marks a stream deleted: nobody can publish or read any more, its name and
 // subjects are free, and its data stay until they are purged.
-func (c *Catalog) DeleteStream(ctx context.Context, name string) (*Stream, error) {
-	r, err := c.propose(ctx, command{Op: opDelete, Name: name})
+func (c *Catalog) DeleteStream(ctx context.Context, name string, options ...Option) (*Stream, error) {
+	r, err := c.propose(ctx, command{Op: opDelete, Name: name}, options...)
+	return r.stream, err
+}
+
+// UndeleteStream makes a deleted stream live again, unless its name or subjects were taken meanwhile.
+func (c *Catalog) UndeleteStream(ctx context.Context, id uint64, options ...Option) (*Stream, error) {
+	r, err := c.propose(ctx, command{Op: opUndelete, ID: id}, options...)
 	return r.stream, err
 }
 
 // PurgeStream forgets a deleted stream: the applied command is what lets nodes remove its data.
-func (c *Catalog) PurgeStream(ctx context.Context, id uint64) error {
-	_, err := c.propose(ctx, command{Op: opPurge, ID: id})
-	return err
+// It gives the stream as it last was; one that lives is refused with ErrLiving, but for WithForce.
+func (c *Catalog) PurgeStream(ctx context.Context, id uint64, options ...Option) (*Stream, error) {
+	r, err := c.propose(ctx, command{Op: opPurge, ID: id}, options...)
+	return r.stream, err
+}
+
+// Replay gives what a remembered request gave; found is false if there is none under that id.
+// Errors: ErrRequestReused.
+func (c *Catalog) Replay(id, digest string) (s *Stream, found bool, err error) {
+	return c.State().replay(&request{ID: id, Digest: digest}, c.cfg.Clock().UnixMilli())
 }
 
 // MintProducer gives a producer id that was never given before, by any node.

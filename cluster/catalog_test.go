@@ -87,10 +87,10 @@ func TestCatalogSurvivesRestart(t *testing.T) {
 	if _, err := c.DeleteStream(ctx, "b"); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.PurgeStream(ctx, a.ID); !errors.Is(err, ErrUnsupported) {
+	if _, err := c.PurgeStream(ctx, a.ID); !errors.Is(err, ErrLiving) {
 		t.Errorf("purge of a living stream: %v", err)
 	}
-	if err := c.PurgeStream(ctx, b.ID); err != nil {
+	if _, err := c.PurgeStream(ctx, b.ID); err != nil {
 		t.Fatal(err)
 	}
 	id, err := c.MintProducer(ctx)
@@ -180,7 +180,7 @@ func TestUnreadableCommandStopsTheCatalog(t *testing.T) {
 	for name, e := range map[string]storage.Entry{
 		"damaged":      {Index: 7, Records: 1},
 		"no json":      {Index: 7, Payload: []byte("{")},
-		"newer format": {Index: 7, Payload: []byte(`{"format":2,"op":"create-stream"}`)},
+		"newer format": {Index: 7, Payload: []byte(`{"format":3,"op":"create-stream"}`)},
 		"unknown op":   {Index: 7, Payload: []byte(`{"format":1,"op":"merge-streams"}`)},
 	} {
 		var told error

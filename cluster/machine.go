@@ -12,9 +12,10 @@ import (
 	"github.com/tidewire/tidewire/storage"
 )
 
+// Format 2 knows updates, undeletes, conditions and remembered requests; what has format 1 is read too.
 const (
-	commandFormat  = 1
-	snapshotFormat = 1
+	commandFormat  = 2
+	snapshotFormat = 2
 )
 
 type op string
@@ -24,6 +25,9 @@ const (
 	opDelete op = "delete-stream"
 	opPurge  op = "purge-stream"
 	opLease  op = "lease-producers"
+
+	opUpdate   op = "update-stream"   // since format 2
+	opUndelete op = "undelete-stream" // since format 2
 )
 
 // command is what the catalog's log holds. Applying one depends on nothing but the command and
@@ -37,6 +41,14 @@ type command struct {
 	Name   string      `json:"name,omitempty"`
 	ID     uint64      `json:"id,omitempty"`
 	Count  uint64      `json:"count,omitempty"`
+
+	// Since format 2.
+	Update  *StreamUpdate `json:"update,omitempty"`
+	ETag    string        `json:"etag,omitempty"` // the stream's must be this
+	Force   bool          `json:"force,omitempty"`
+	Request *request      `json:"request,omitempty"`
+
+	checkOnly bool
 }
 
 // result is what Apply answers a proposal with.
@@ -54,6 +66,7 @@ type State struct {
 	NextGroup    uint64             `json:"next_group"`
 	NextProducer uint64             `json:"next_producer"`
 	Streams      map[uint64]*Stream `json:"streams"` // by id, the deleted ones included
+	Requests     []*request         `json:"requests,omitempty"` // remembered, oldest first
 
 	byName map[string]*Stream // the living ones
 }
@@ -101,6 +114,9 @@ func (s *State) with(put, gone *Stream) *State {
 	}
 	if gone != nil {
 		delete(next.Streams, gone.ID)
+		if cur := next.byName[gone.Name]; cur != nil && cur.ID == gone.ID {
+			delete(next.byName, gone.Name)
+		}
 	}
 	return &next
 }
@@ -146,61 +162,78 @@ func (m *machine) check(e storage.Entry) error {
 			"put the directory catalog back from a copy", ErrCatalog, e.Index)
 	case json.Unmarshal(e.Payload, &cmd) != nil:
 		return fmt.Errorf("%w: the command at index %d does not decode", ErrCatalog, e.Index)
-	case cmd.Format != commandFormat || !cmd.Op.known():
-		return fmt.Errorf("%w: the command %q at index %d has format %d, this version reads %d: run the version that wrote it, or a newer one",
+	case cmd.Format < 1 || cmd.Format > commandFormat || !cmd.Op.known():
+		return fmt.Errorf("%w: the command %q at index %d has format %d, this version reads 1 to %d: run the version that wrote it, or a newer one",
 			ErrCatalog, cmd.Op, e.Index, cmd.Format, commandFormat)
 	}
 	return nil
 }
 
-func (o op) known() bool { return o == opCreate || o == opDelete || o == opPurge || o == opLease }
+func (o op) known() bool {
+	return o == opCreate || o == opDelete || o == opPurge || o == opLease || o == opUpdate || o == opUndelete
+}
 
 func (m *machine) apply(e storage.Entry) any {
 	var cmd command
 	if err := json.Unmarshal(e.Payload, &cmd); err != nil {
 		panic(err) // check has decoded it
 	}
-	switch s := m.state.Load(); cmd.Op {
-	case opCreate:
-		return m.create(s, &cmd)
-	case opDelete:
-		return m.delete(s, &cmd)
-	case opPurge:
-		return m.purge(s, &cmd)
-	case opLease:
-		next := *s
-		next.NextProducer += cmd.Count
-		m.state.Store(&next)
-		return result{first: s.NextProducer}
+	s := m.state.Load()
+	next, r := step(s, &cmd)
+	if next == s {
+		return r
 	}
-	panic("cluster: unknown op " + cmd.Op) // check knows it
-}
-
-func (m *machine) publish(next *State, s *Stream, gone bool) result {
 	m.state.Store(next)
-	if m.changed != nil {
-		m.changed(s, gone)
+	if m.changed != nil && r.stream != nil {
+		m.changed(r.stream, cmd.Op == opPurge)
 	}
-	return result{stream: s}
+	return r
 }
 
-func (m *machine) create(s *State, cmd *command) result {
+// step is what a command makes of a state; the same state if it changes nothing. It looks at nothing else.
+func step(s *State, cmd *command) (*State, result) {
+	if cmd.Op == opLease {
+		next := *s
+		next.Format = snapshotFormat
+		next.NextProducer += cmd.Count
+		return &next, result{first: s.NextProducer}
+	}
+	if st, found, err := s.replay(cmd.Request, cmd.Now); found || err != nil {
+		return s, result{stream: st, err: err}
+	}
+	var next *State
+	var st *Stream
+	var err error
+	switch cmd.Op {
+	case opCreate:
+		next, st, err = create(s, cmd)
+	case opUpdate:
+		next, st, err = update(s, cmd)
+	case opDelete:
+		next, st, err = remove(s, cmd)
+	case opUndelete:
+		next, st, err = undelete(s, cmd)
+	case opPurge:
+		next, st, err = purge(s, cmd)
+	default:
+		panic("cluster: unknown op " + cmd.Op) // check knows it
+	}
+	if err != nil {
+		return s, result{stream: st, err: err}
+	}
+	next.Format = snapshotFormat
+	next.remember(cmd, st)
+	return next, result{stream: st}
+}
+
+func create(s *State, cmd *command) (*State, *Stream, error) {
 	spec := cmd.Create
-	if old := s.byName[spec.Name]; old != nil {
-		return result{stream: old, err: &StreamError{spec.Name, 0, "exists already", ErrStreamExists}}
+	if len(s.Streams) >= MaxStreams && s.byName[spec.Name] == nil {
+		return nil, nil, &StreamError{spec.Name, MaxStreams,
+			fmt.Sprintf("there are %d streams, deleted ones included, limit %d: purge some", len(s.Streams), MaxStreams), ErrLimit}
 	}
-	if len(s.Streams) >= MaxStreams {
-		return result{err: &StreamError{spec.Name, MaxStreams, fmt.Sprintf("there are %d streams, limit %d", len(s.Streams), MaxStreams), ErrLimit}}
-	}
-	for _, other := range s.byName {
-		for _, theirs := range other.Subjects {
-			for _, ours := range spec.Subjects {
-				if wire.Overlap(ours, theirs) {
-					return result{err: &StreamError{spec.Name, 0,
-						fmt.Sprintf("subject %q overlaps %q of stream %q", ours, theirs, other.Name), ErrOverlap}}
-				}
-			}
-		}
+	if old, err := s.free(spec.Name, spec.Subjects, 0); err != nil {
+		return nil, old, err
 	}
 	st := &Stream{ID: s.NextStream, Name: spec.Name, Subjects: spec.Subjects, Replicas: spec.Replicas,
 		Retention: spec.Retention, Created: cmd.Now, MapVersion: 1}
@@ -210,28 +243,117 @@ func (m *machine) create(s *State, cmd *command) result {
 	next := s.with(st, nil)
 	next.NextStream++
 	next.NextGroup += uint64(spec.Partitions)
-	return m.publish(next, st, false)
+	return next, st, nil
 }
 
-func (m *machine) delete(s *State, cmd *command) result {
+// free reports whether a stream may have the name and the subjects: no living one but that of the id has.
+// With ErrStreamExists it gives the one that has the name.
+func (s *State) free(name string, subjects []string, id uint64) (*Stream, error) {
+	if old := s.byName[name]; old != nil && old.ID != id {
+		return old, &StreamError{name, 0, "exists already", ErrStreamExists}
+	}
+	for _, other := range s.Living() { // in an order, so that every node says the same
+		if other.ID == id {
+			continue
+		}
+		for _, theirs := range other.Subjects {
+			for _, ours := range subjects {
+				if wire.Overlap(ours, theirs) {
+					return nil, &StreamError{name, 0, fmt.Sprintf("subject %q overlaps %q of stream %q", ours, theirs, other.Name), ErrOverlap}
+				}
+			}
+		}
+	}
+	return nil, nil
+}
+
+// changed is a copy of the stream to change, if the command's condition holds.
+func (s *Stream) changed(cmd *command) (*Stream, error) {
+	if cmd.ETag != "" && cmd.ETag != s.ETag() {
+		return nil, &StreamError{s.Name, 0, fmt.Sprintf("has etag %q, not %q: it was changed since; get it again", s.ETag(), cmd.ETag), ErrChanged}
+	}
+	c := *s
+	c.Revision++
+	return &c, nil
+}
+
+func update(s *State, cmd *command) (*State, *Stream, error) {
 	old := s.byName[cmd.Name]
 	if old == nil {
-		return result{err: UnknownStream(cmd.Name, "does not exist")}
+		return nil, nil, UnknownStream(cmd.Name, "does not exist")
 	}
-	st := *old
-	st.Deleted = cmd.Now
-	return m.publish(s.with(&st, nil), &st, false)
+	st, err := old.changed(cmd)
+	if err != nil {
+		return nil, nil, err
+	}
+	if cmd.Update.Retention != nil {
+		st.Retention = *cmd.Update.Retention
+	}
+	if cmd.Update.Subjects != nil {
+		for _, f := range old.Subjects {
+			if !slices.Contains(cmd.Update.Subjects, f) {
+				return nil, nil, &StreamError{old.Name, 0, fmt.Sprintf("subject %q cannot be removed, only others added", f), ErrUnsupported}
+			}
+		}
+		if _, err := s.free(old.Name, cmd.Update.Subjects, old.ID); err != nil {
+			return nil, nil, err
+		}
+		st.Subjects = cmd.Update.Subjects
+	}
+	return s.with(st, nil), st, nil
 }
 
-func (m *machine) purge(s *State, cmd *command) result {
-	st := s.Streams[cmd.ID]
-	if st == nil {
-		return result{err: UnknownStream(fmt.Sprint(cmd.ID), "does not exist")}
+func remove(s *State, cmd *command) (*State, *Stream, error) {
+	old := s.byName[cmd.Name]
+	if old == nil {
+		return nil, nil, UnknownStream(cmd.Name, "does not exist")
+	}
+	st, err := old.changed(cmd)
+	if err != nil {
+		return nil, nil, err
+	}
+	st.Deleted = cmd.Now
+	return s.with(st, nil), st, nil
+}
+
+func undelete(s *State, cmd *command) (*State, *Stream, error) {
+	old := s.Streams[cmd.ID]
+	if old == nil {
+		return nil, nil, UnknownStream(fmt.Sprintf("#%d", cmd.ID), "does not exist: it may have been purged")
+	}
+	if old.Deleted == 0 {
+		return nil, nil, &StreamError{old.Name, 0, "is not deleted", ErrLiving}
+	}
+	st, err := old.changed(cmd)
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := s.free(st.Name, st.Subjects, st.ID); errors.Is(err, ErrStreamExists) {
+		return nil, nil, &StreamError{st.Name, 0, fmt.Sprintf("another stream took the name meanwhile, stream %q (#%d): delete that one first",
+			st.Name, s.byName[st.Name].ID), ErrStreamExists}
+	} else if err != nil {
+		return nil, nil, err
+	}
+	st.Deleted = 0
+	return s.with(st, nil), st, nil
+}
+
+func purge(s *State, cmd *command) (*State, *Stream, error) {
+	old := s.Streams[cmd.ID]
+	if old == nil {
+		return nil, nil, UnknownStream(fmt.Sprintf("#%d", cmd.ID), "does not exist")
+	}
+	if old.Deleted == 0 && !cmd.Force {
+		return nil, nil, &StreamError{old.Name, 0, "is not deleted: delete it before it is purged", ErrLiving}
+	}
+	st, err := old.changed(cmd)
+	if err != nil {
+		return nil, nil, err
 	}
 	if st.Deleted == 0 {
-		return result{err: &StreamError{st.Name, 0, "is not deleted: delete it before it is purged", ErrUnsupported}}
+		st.Deleted = cmd.Now
 	}
-	return m.publish(s.with(nil, st), st, true)
+	return s.with(nil, st), st, nil
 }
 
 // Snapshot implements raft.StateMachine.
@@ -247,8 +369,8 @@ func (m *machine) Restore(data []byte) error {
 	if err := json.Unmarshal(data, s); err != nil {
 		return fmt.Errorf("cluster: catalog snapshot: %w", err)
 	}
-	if s.Format != snapshotFormat {
-		return fmt.Errorf("cluster: catalog snapshot has format %d, this version reads %d", s.Format, snapshotFormat)
+	if s.Format < 1 || s.Format > snapshotFormat {
+		return fmt.Errorf("cluster: catalog snapshot has format %d, this version reads 1 to %d", s.Format, snapshotFormat)
 	}
 	for _, st := range s.Streams {
 		if st.Deleted == 0 {
