@@ -435,7 +435,7 @@ func TestManyPartitions(t *testing.T) {
 		t.Errorf("%d partitions", len(st.Partitions))
 	}
 	stopNode(t, n)
-	n = startNode(t, dir, func(c *Config) { c.MaxConnections = openFileLimit() - 303 }) // room for 101
+	n = startNode(t, dir, func(c *Config) { c.MaxConnections = openFileLimit() - fileReserve(openFileLimit()) - 303 }) // room for 101
 	p = connect(t, n)
 	p.send((&wire.CreateStream{Name: "more", Partitions: 2}).AppendTo(nil, p.next()))
 	if e := p.recvError(wire.CodeLimit); e.Value != 101 {

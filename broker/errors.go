@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -76,6 +77,11 @@ func (n *Node) wireError(err error) *wire.Error {
 		return e
 	case errors.Is(err, raft.ErrClosed), errors.Is(err, raft.ErrFailed):
 		return make(wire.CodeShutdown, true)
+
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		n.log.Error("out of file descriptors: raise the process's limit of open files", zap.Error(err))
+		return &wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: time.Second, Value: uint64(openFileLimit()),
+			Message: "this node is out of file descriptors: raise its limit of open files"}
 
 	case errors.Is(err, cluster.ErrUnknownStream):
 		return make(wire.CodeUnknownStream, false)

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -57,9 +56,9 @@ type Node struct {
 	admin        *admin.Server
 	serving      sync.WaitGroup // web and admin
 
-	engine    gnet.Engine
+	accepting *acceptor
+	engine    *gnet.Client
 	booted    bool
-	gnetDone  chan struct{} // closed when the engine has ended
 	addr      net.Addr
 	loops     []*loop
 	loopMu    sync.Mutex // guards binding loops to gnet's
@@ -76,6 +75,7 @@ type Node struct {
 	failureCh chan struct{}
 
 	connections  atomic.Int64
+	refused      atomic.Int64 // connections, since the start
 	outbound     atomic.Int64 // bytes that clients have not taken, and that reads for them may hold
 	inbound      atomic.Int64 // bytes of frames that have not arrived whole
 	publications sync.Pool
@@ -93,7 +93,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n := &Node{
 		log: cfg.Logger, syncs: storage.NewSyncLimit(concurrentSyncs), hot: storage.NewMemory(cfg.HotMemory),
-		budget: raft.NewBudget(cfg.PublishMemory), gnetDone: make(chan struct{}), stopped: make(chan struct{}), failureCh: make(chan struct{}),
+		budget: raft.NewBudget(cfg.PublishMemory), stopped: make(chan struct{}), failureCh: make(chan struct{}),
 		publications: sync.Pool{New: func() any { return new(publication) }},
 	}
 	n.cfg.Store(&cfg)
@@ -165,40 +165,6 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	return nil
-}
-
-// tryAddress reports why the address cannot be had: gnet hides it ("bad file descriptor"), and a
-// node that cannot listen is to leave its data alone.
-func (n *Node) tryAddress() error {
-	probe, err := net.Listen("tcp", n.config().Address)
-	if err != nil {
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return fmt.Errorf("address %s is in use: stop what listens there, or give another: %w", n.config().Address, err)
-		}
-		return fmt.Errorf("address %s: %w", n.config().Address, err)
-	}
-	return probe.Close()
-}
-
-// listen starts gnet and waits for it to be bound.
-func (n *Node) listen() error {
-	srv := &server{node: n, booted: make(chan gnet.Engine, 1)}
-	failed := make(chan error, 1)
-	go func() {
-		err := srv.run(n.config().Address, len(n.loops), n.log.Named("gnet").Sugar())
-		close(n.gnetDone)
-		failed <- err
-		if !n.draining.Load() && err == nil { // gnet says nil when its engine died, of EMFILE say
-			n.fail(errors.New("the network engine ended by itself; out of file descriptors?"))
-		}
-	}()
-	select {
-	case n.engine = <-srv.booted:
-		n.booted = true
-	case err := <-failed:
-		return fmt.Errorf("listen on %s: %w", n.config().Address, err)
-	}
-	return srv.failed
 }
 
 // serveHTTP starts the servers behind what the client port hands over.
@@ -342,8 +308,6 @@ func (n *Node) drain(ctx context.Context) {
 			select {
 			case b := <-busy:
 				total += b
-			case <-n.gnetDone:
-				return
 			case <-ctx.Done():
 				n.log.Warn("clients have not taken all that was theirs; closing them")
 				return
@@ -382,12 +346,7 @@ func (n *Node) close() error {
 	stopping, stopped := context.WithTimeout(context.Background(), 2*time.Second)
 	errs = append(errs, n.stopHTTP(stopping))
 	stopped()
-	if n.booted {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		errs = append(errs, n.engine.Stop(ctx))
-		cancel()
-		<-n.gnetDone
-	}
+	errs = append(errs, n.unlisten())
 	n.keeping.Wait()
 	n.requests.Wait()
 	if n.readers != nil {

@@ -146,7 +146,8 @@ const filesPerPartition = 3
 // roomFor refuses a stream whose partitions could not all have their files open beside the
 // connections: once the catalog says that they exist, every start needs them.
 func (n *Node) roomFor(spec cluster.StreamSpec) error {
-	limit := (openFileLimit() - n.config().MaxConnections) / filesPerPartition
+	files := openFileLimit()
+	limit := (files - fileReserve(files) - n.config().MaxConnections) / filesPerPartition
 	if have, more := len(n.partitions.all()), max(int(spec.Partitions), 1); have+more > limit {
 		return &wire.Error{Code: wire.CodeLimit, Value: uint64(limit), Message: fmt.Sprintf(
 			"stream %q with %d partitions beside %d would need more files than the process may have open (room for %d partitions): raise its limit of open files",

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -33,6 +34,7 @@ type Server struct {
 	dir     string
 	address string   // as given to --listen
 	flags   []string // further flags of `tidewire server`
+	under   []string // command that runs it
 
 	mu       sync.Mutex
 	process  *process   // nil before the first start
@@ -45,6 +47,7 @@ type Config struct {
 	Dir     string   // data directory; default: a fresh one that goes with the test
 	Address string   // default FreeAddress
 	Flags   []string // further flags of `tidewire server`
+	Under   []string // command that gets the node's as its arguments and becomes it (exec): prlimit, say
 	Manual  bool     // do not start it yet
 }
 
@@ -68,7 +71,7 @@ func NewServer(t testing.TB, cfg Config) *Server {
 	if cfg.Address == "" {
 		cfg.Address = FreeAddress(t)
 	}
-	s := &Server{t: t, binary: Binary(t, cfg.Variant), dir: cfg.Dir, address: cfg.Address, flags: cfg.Flags}
+	s := &Server{t: t, binary: Binary(t, cfg.Variant), dir: cfg.Dir, address: cfg.Address, flags: cfg.Flags, under: cfg.Under}
 	t.Cleanup(s.close)
 	if !cfg.Manual {
 		s.Start()
@@ -154,7 +157,8 @@ func (s *Server) launch() (*process, error) {
 		return nil, errors.New("harness: the server runs already")
 	}
 	args := append([]string{"server", "--listen", s.address, "--data", s.dir, "--dev"}, s.flags...)
-	p, err := launch(s.binary, args...)
+	args = append(append(slices.Clone(s.under), s.binary), args...)
+	p, err := launch(args[0], args[1:]...)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,232 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"go.uber.org/zap"
+
+	"github.com/tidewire/tidewire/proto/wire"
+)
+
+// acceptor takes connections and gives them to the loops. It is not gnet's: that one ends its whole
+// engine, and with it every session, at the first accept that finds no free file descriptor. This one
+// decides about a connection before it costs anything but its descriptor, and when there is none left
+// it refuses with the one it keeps for that.
+type acceptor struct {
+	node     *Node
+	listener *net.TCPListener
+	spare    *os.File // given up for a moment when descriptors have run out; nil if it was lost meanwhile
+	done     sync.WaitGroup
+	told     time.Time // when the log was told last that connections are refused
+	untold   int       // refused since
+}
+
+// Connections that vanished, without a word of their kernel, are known by keepalive within keepAliveIdle +
+// keepAliveCount*keepAliveInterval. It speaks only while nothing is unacknowledged; see session.vanished.
+const (
+	keepAliveIdle     = 6 * time.Second
+	keepAliveInterval = 3 * time.Second
+	keepAliveCount    = 3
+)
+
+// listenTCP binds the address.
+func listenTCP(address string) (*net.TCPListener, error) {
+	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount}}
+	l, err := lc.Listen(context.Background(), "tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, &inUseError{address, err}
+	}
+	if err != nil {
+		return nil, &addressError{address, err}
+	}
+	return l.(*net.TCPListener), nil
+}
+
+type inUseError struct {
+	address string
+	err     error
+}
+
+func (e *inUseError) Error() string {
+	return "address " + e.address + " is in use: stop what listens there, or give another: " + e.err.Error()
+}
+func (e *inUseError) Unwrap() error { return e.err }
+
+type addressError struct {
+	address string
+	err     error
+}
+
+func (e *addressError) Error() string { return "address " + e.address + ": " + e.err.Error() }
+func (e *addressError) Unwrap() error { return e.err }
+
+// run accepts until the listener is closed.
+func (a *acceptor) run() {
+	a.keepSpare()
+	defer func() {
+		if a.spare != nil {
+			_ = a.spare.Close()
+		}
+	}()
+	for {
+		c, err := a.listener.AcceptTCP()
+		switch {
+		case err == nil:
+			a.admit(c)
+		case errors.Is(err, net.ErrClosed):
+			return
+		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+			a.shed(err)
+		default: // the kernel is short of memory, say: the connection waits in its queue
+			a.tell("a connection cannot be accepted", err)
+			a.pause()
+		}
+	}
+}
+
+// admit gives the connection to a loop, or refuses it.
+func (a *acceptor) admit(c *net.TCPConn) {
+	n := a.node
+	limit := int64(n.config().MaxConnections)
+	if n.connections.Add(1) > limit {
+		n.connections.Add(-1)
+		a.refuse(c, uint64(limit), "too many connections: close some, or raise the limit")
+		return
+	}
+	if files := openFileLimit(); descriptor(c) >= files-fileReserve(files) {
+		n.connections.Add(-1)
+		a.refuse(c, uint64(files), "this node has almost as many files open as its process may: raise its limit of open files")
+		return
+	}
+	e := &entry{}
+	if _, err := n.engine.EnrollContext(c, e); err != nil { // it closes c, whose duplicate the loop has
+		a.tell("a connection cannot be served", err)
+	}
+	if !e.opened {
+		n.connections.Add(-1)
+	}
+}
+
+// entry tells whether OnOpen came for a connection, and with it OnClose.
+type entry struct{ opened bool }
+
+// fileReserve is how many of so many descriptors no connection gets: segments, and what stands between
+// accepting and serving, need some at any time, and a segment that cannot be begun ends the node.
+func fileReserve(limit int) int { return max(limit/16, min(limit/4, 32)) }
+
+// descriptor is the number of the connection's file. The kernel gives the lowest that is free, so at least as
+// many files are open: nothing has to be counted.
+func descriptor(c *net.TCPConn) (number int) {
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { number = int(fd) })
+	}
+	return number
+}
+
+// shed refuses one connection although there is no descriptor left.
+func (a *acceptor) shed(cause error) {
+	a.tell("out of file descriptors, connections are refused: raise the process's limit of open files", cause)
+	if a.spare == nil {
+		a.pause() // somebody else took it; what there is waits in the kernel's queue
+		a.keepSpare()
+		return
+	}
+	_ = a.spare.Close()
+	a.spare = nil
+	_ = a.listener.SetDeadline(time.Now().Add(10 * time.Millisecond)) // it may have given up meanwhile
+	c, err := a.listener.AcceptTCP()
+	_ = a.listener.SetDeadline(time.Time{})
+	if err == nil {
+		a.refuse(c, uint64(openFileLimit()), "this node is out of file descriptors: raise its limit of open files")
+	}
+	a.keepSpare()
+}
+
+func (a *acceptor) keepSpare() {
+	if f, err := os.Open(os.DevNull); err == nil {
+		a.spare = f
+	}
+}
+
+// refuse answers with OVERLOADED and closes. It never waits: the frame fits an empty socket buffer.
+func (a *acceptor) refuse(c *net.TCPConn, value uint64, why string) {
+	a.tell(why, nil)
+	a.node.refused.Add(1)
+	we := wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable | wire.ErrorEndsConnection, RetryAfter: time.Second, Value: value, Message: why}
+	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+	_, _ = c.Write(we.AppendTo(nil, 0))
+	_ = c.CloseWrite()
+	_ = c.Close()
+}
+
+// tell logs at most once in ten seconds: there may be thousands a second.
+func (a *acceptor) tell(what string, err error) {
+	a.untold++
+	if time.Since(a.told) < 10*time.Second {
+		return
+	}
+	a.node.log.Warn(what, zap.Int("connections", a.untold), zap.Error(err))
+	a.told, a.untold = time.Now(), 0
+}
+
+// pause waits a little, or for the end of the node.
+func (a *acceptor) pause() {
+	t := time.NewTimer(10 * time.Millisecond)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-a.node.ctx.Done():
+	}
+}
+
+// listen starts gnet's loops, which have no listener of their own, and accepts connections for them.
+func (n *Node) listen() (err error) {
+	l, err := listenTCP(n.config().Address)
+	if err != nil {
+		return err
+	}
+	n.accepting, n.addr = &acceptor{node: n, listener: l}, l.Addr()
+	n.engine, err = gnet.NewClient(&server{node: n},
+		gnet.WithNumEventLoop(len(n.loops)),
+		gnet.WithReadBufferCap(readBuffer),
+		gnet.WithTCPNoDelay(gnet.TCPNoDelay),
+		gnet.WithLogger(n.log.Named("gnet").Sugar()))
+	if err != nil {
+		return err
+	}
+	if err := n.engine.Start(); err != nil {
+		return err
+	}
+	n.booted = true
+	n.accepting.done.Go(n.accepting.run)
+	return nil
+}
+
+// tryAddress reports whether the address can be had, before anything else is done: a node that cannot listen is
+// to leave its data alone, and one that recovers is to refuse connections, not to let them wait.
+func (n *Node) tryAddress() error {
+	l, err := listenTCP(n.config().Address)
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+// unlisten ends what listen began. No connection is on its way to a loop any more when loops end.
+func (n *Node) unlisten() (err error) {
+	if n.accepting != nil {
+		_ = n.accepting.listener.Close()
+		n.accepting.done.Wait()
+	}
+	if n.booted {
+		err = n.engine.Stop()
+	}
+	return err
+}
