@@ -83,6 +83,22 @@ type Config struct {
 	// KeepInterval is how often retention and purges are looked at. Default 10 s.
 	KeepInterval time.Duration
 
+	// Commit says which commit this software was built from, for /version and metrics. Default: unknown.
+	Commit string
+	// MetricStreams is how many streams have a label of their own in metrics; the rest is summed.
+	// Default 100; negative: none. Each costs seven series.
+	MetricStreams int
+	// Pprof serves profiles at /debug/pprof, to peers on this machine.
+	Pprof bool
+	// OTLPEndpoint is the host:port of a collector that takes traces as OTLP over gRPC. Default: none,
+	// nothing is traced.
+	OTLPEndpoint string
+	// OTLPInsecure speaks to the collector without TLS.
+	OTLPInsecure bool
+	// TraceSampleRatio is which part of publishes, fetches and admin calls is traced, above 0 to 1. Default 0.001: a
+	// traced batch costs some microseconds on its event loop.
+	TraceSampleRatio float64
+
 	// SegmentBytes is the size of the largest segment. Default 64 MiB.
 	SegmentBytes int64
 	// PoolBytes bounds recycled and spare segment files. Default 1 GiB.
@@ -124,6 +140,15 @@ func (c Config) withDefaults() Config {
 	if c.MaxCursors == 0 {
 		c.MaxCursors = 1 << 14
 	}
+	if c.Commit == "" {
+		c.Commit = "unknown"
+	}
+	if c.MetricStreams == 0 {
+		c.MetricStreams = 100
+	}
+	if c.TraceSampleRatio == 0 {
+		c.TraceSampleRatio = 0.001
+	}
 	def(&c.PublishMemory, 256<<20)
 	def(&c.HotMemory, 256<<20)
 	def(&c.OutboundMemory, 256<<20)
@@ -163,6 +188,14 @@ func (c *Config) validate() error {
 	}
 	if c.MaxConnections < 1 {
 		bad("max connections %d is below 1", c.MaxConnections)
+	}
+	if !(c.TraceSampleRatio >= 0 && c.TraceSampleRatio <= 1) {
+		bad("trace sample ratio %v is not between 0 and 1", c.TraceSampleRatio)
+	}
+	if c.OTLPEndpoint != "" {
+		if _, port, err := net.SplitHostPort(c.OTLPEndpoint); err != nil || port == "" {
+			bad("OTLP endpoint %q is no address: give host:port, such as 127.0.0.1:4317", c.OTLPEndpoint)
+		}
 	}
 	return errors.Join(errs...)
 }

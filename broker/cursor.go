@@ -62,6 +62,8 @@ type cursor struct {
 	stale   bool   // reader does not stand at next: moving it may touch the disk
 	cold    bool   // reader holds a segment: closing it may touch the disk
 	leaving bool   // asked only to let go of that segment
+	batches uint64 // of the frame that is being built, or pending
+	records uint64
 	ask     int    // bytes asked for, reserved with the sink
 	held    int64  // counted in session.reading
 	frame   []byte // a whole RECORDS frame, or empty if everything was filtered out
@@ -214,10 +216,23 @@ func (c *cursor) deliver(size int, err error) {
 		return
 	}
 	c.told = c.next
+	c.count(size)
 	c.session.account()
 	if !c.sink.ready(c, size) {
 		c.end()
 	}
+}
+
+// count counts a frame that is being sent.
+func (c *cursor) count(size int) {
+	flow := &c.session.loop.count.Pushed
+	if f, fetched := c.sink.(*fetch); fetched {
+		flow = &c.session.loop.count.Fetched
+		f.span.Fetched(0, size)
+		f.span = nil
+	}
+	flow.Add(c.batches, c.records, uint64(size))
+	c.part.count.Delivered.Add(c.batches, c.records, uint64(size))
 }
 
 // fail tells the sink of an error, behind what could not be read if that is known.
@@ -386,6 +401,7 @@ func (c *cursor) build(dst []byte, entries []storage.Entry, high uint64) ([]byte
 // assemble is build up to c.after. end is where it had to stop; c.after if it did not.
 func (c *cursor) assemble(dst []byte, entries []storage.Entry, high uint64) (out []byte, end uint64, err error) {
 	begin := len(dst)
+	c.batches, c.records = 0, 0
 	dst, at := wire.BeginRecords(dst, c.corr, &wire.RecordsHeader{
 		Stream: c.part.stream().ID, Partition: c.part.number, LogStart: uint64(c.part.raft.LogStart()),
 		HighWatermark: high, First: c.next, Next: c.after,
@@ -396,6 +412,8 @@ func (c *cursor) assemble(dst []byte, entries []storage.Entry, high uint64) (out
 		if batches := raft.Batches(e); c.filter == nil && run.Base >= c.next {
 			run.Batches = batches
 			dst = run.AppendTo(dst)
+			c.batches += uint64(raft.BatchCount(e))
+			c.records += uint64(e.Records)
 			continue
 		}
 		p := picker{cursor: c, dst: dst, limit: begin + 4 + c.session.frameLimit, run: run}
@@ -437,6 +455,8 @@ func (p *picker) pick(batches []byte) (dst []byte, end uint64, err error) {
 				p.run.Base = offset
 			}
 			p.whole += len(b.Bytes)
+			c.batches++
+			c.records += uint64(b.Count)
 		} else {
 			p.flush(batches[:taken])
 			if want {
@@ -476,6 +496,10 @@ func (p *picker) cut(offset uint64, b *wire.Batch) error {
 		return err
 	}
 	if p.full = len(p.dst)+runHead+len(cut) > p.limit; !p.full {
+		if b, err := wire.ParseBatch(cut); err == nil {
+			p.cursor.batches++
+			p.cursor.records += uint64(b.Count)
+		}
 		p.run.Base, p.run.Batches = offset, cut
 		p.dst = p.run.AppendTo(p.dst)
 	}

@@ -20,6 +20,23 @@ var errDraining = &wire.Error{Code: wire.CodeShutdown, Bits: wire.ErrorRetriable
 
 // wireError turns an error into what a client is told. Nothing else makes codes of errors.
 func (n *Node) wireError(err error) *wire.Error {
+	if we := toWire(err); we != nil {
+		return we
+	}
+	n.log.Error("internal error answered to a client", zap.Error(err)) // in full here; the client learns no more
+	return &wire.Error{Code: wire.CodeInternal, Message: "the node failed; its log says more"}
+}
+
+// codeOf is the code of an error, for counting.
+func (n *Node) codeOf(err error) wire.Code {
+	if we := toWire(err); we != nil {
+		return we.Code
+	}
+	return wire.CodeInternal
+}
+
+// toWire is wireError for errors that clients may learn of; nil for others.
+func toWire(err error) *wire.Error {
 	var (
 		we         *wire.Error
 		tooLarge   *wire.TooLargeError
@@ -98,8 +115,7 @@ func (n *Node) wireError(err error) *wire.Error {
 		}
 		return e
 	}
-	n.log.Error("internal error answered to a client", zap.Error(err)) // in full here; the client learns no more
-	return &wire.Error{Code: wire.CodeInternal, Message: "the node failed; its log says more"}
+	return nil
 }
 
 // readError turns an error of reading into what the reader is told.
@@ -109,6 +125,7 @@ func (n *Node) readError(c *cursor, err error) *wire.Error {
 	where := fmt.Sprintf("stream %q partition %d", c.part.stream().Name, c.part.number)
 	switch {
 	case errors.As(err, &corrupt):
+		n.metrics.DamagedForReader()
 		n.log.Error("damaged records met by a reader", zap.String("stream", c.part.stream().Name), zap.Uint32("partition", c.part.number), zap.Error(err))
 		return &wire.Error{Code: wire.CodeDataLoss, Value: uint64(corrupt.End),
 			Message: fmt.Sprintf("%s: offsets %d to %d are damaged on disk and no good copy exists; go on at %d", where, corrupt.Start, corrupt.End, corrupt.End)}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tidewire/tidewire/auth"
+	"github.com/tidewire/tidewire/broker/telemetry"
 	"github.com/tidewire/tidewire/proto/wire"
 )
 
@@ -15,6 +16,8 @@ type fetch struct {
 	maxBytes int
 	deadline time.Time
 	timer    *time.Timer
+	span     *telemetry.Span // nil: not traced, or it has ended
+	code     wire.Code       // it was answered with; 0: RECORDS
 }
 
 // maxFetchWait is how long a FETCH may ask to wait.
@@ -46,6 +49,9 @@ func (s *session) fetch(corr uint32, q *wire.Fetch) error {
 	f := &fetch{request: *r, maxBytes: max(int(min(q.MaxBytes, uint32(s.frameLimit))), 1)}
 	f.deadline = time.Now().Add(min(q.MaxWait, maxFetchWait))
 	f.cursor, c.sink = c, f
+	if s.node.tracer.Sample() {
+		f.span = s.node.tracer.Fetch(p.stream().Name, p.number)
+	}
 	s.conversations[corr] = f // in place of the plain request
 	if q.Read == wire.ReadMinOffset && uint64(p.raft.HighWatermark()) <= q.MinOffset {
 		// Only a replica that lags behind an acknowledgement waits here; the leader has what it acknowledged.
@@ -61,6 +67,8 @@ func (s *session) fetch(corr uint32, q *wire.Fetch) error {
 func (f *fetch) end() {
 	f.request.end()
 	f.cursor.end()
+	f.span.Fetched(f.code, 0)
+	f.span = nil
 	if f.timer != nil {
 		f.timer.Stop()
 	}
@@ -115,6 +123,7 @@ func (f *fetch) empty() {
 func (f *fetch) failed(c *cursor, err error, _ bool) bool {
 	s := f.session
 	we := s.node.readError(c, err)
+	f.code = we.Code
 	s.finish(f.corr)
 	s.refuseRequest(f.corr, we)
 	return false

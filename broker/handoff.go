@@ -70,6 +70,7 @@ type handoff struct {
 	conns chan net.Conn
 	done  chan struct{}
 	once  sync.Once
+	open  atomic.Int64 // connections that were handed over and are not closed
 }
 
 // handoffQueue is how many detached connections may wait to be accepted.
@@ -125,6 +126,7 @@ type detached struct {
 	net.Conn
 	first  []byte
 	count  *atomic.Int64 // of the node's connections
+	speaks *atomic.Int64 // of those that speak its protocol
 	closed atomic.Bool
 }
 
@@ -140,12 +142,13 @@ func (d *detached) Read(b []byte) (int, error) {
 func (d *detached) Close() error {
 	if d.closed.CompareAndSwap(false, true) {
 		d.count.Add(-1)
+		d.speaks.Add(-1)
 	}
 	return d.Conn.Close()
 }
 
 // detach gives c a life of its own, beside gnet's, which is to be closed next. It runs on c's loop.
-func (n *Node) detach(c gnet.Conn, first []byte) (net.Conn, error) {
+func (n *Node) detach(c gnet.Conn, first []byte, speaks *atomic.Int64) (net.Conn, error) {
 	if c.OutboundBuffered() != 0 {
 		return nil, errors.New("something was written to it already")
 	}
@@ -160,12 +163,13 @@ func (n *Node) detach(c gnet.Conn, first []byte) (net.Conn, error) {
 		return nil, err
 	}
 	n.connections.Add(1) // gnet's own is counted down when it closes
-	return &detached{Conn: nc, first: bytes.Clone(first), count: &n.connections}, nil
+	speaks.Add(1)
+	return &detached{Conn: nc, first: bytes.Clone(first), count: &n.connections, speaks: speaks}, nil
 }
 
 // handOver detaches the session's connection and gives it to the server behind h. The session ends.
 func (s *session) handOver(h *handoff, first []byte) {
-	c, err := s.node.detach(s.conn, first)
+	c, err := s.node.detach(s.conn, first, &h.open)
 	switch {
 	case err != nil:
 		s.log.Warn("a connection could not be detached", zap.Error(err))

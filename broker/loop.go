@@ -7,6 +7,8 @@ import (
 
 	"github.com/panjf2000/gnet/v2"
 	"go.uber.org/zap"
+
+	"github.com/tidewire/tidewire/broker/telemetry"
 )
 
 // loop is what one event loop owns. Only that loop touches its fields, but for the mailbox.
@@ -22,6 +24,8 @@ type loop struct {
 	filled   []*partition // have batches enqueued in this round
 	scratch  []byte       // a batch decompressed to be checked
 	sweeping bool         // a sweep is due
+	count    *telemetry.Loop
+	heart    heart
 
 	mu      sync.Mutex // guards mail and waking; never held while anything blocks
 	mail    mailbox

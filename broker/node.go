@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tidewire/tidewire/broker/admin"
+	"github.com/tidewire/tidewire/broker/telemetry"
 	"github.com/tidewire/tidewire/broker/web"
 	"github.com/tidewire/tidewire/cluster"
 	"github.com/tidewire/tidewire/proto/wire"
@@ -40,6 +41,8 @@ type Node struct {
 	data     *dataDir
 	identity identity
 	server   raft.ServerID
+	metrics  *telemetry.Metrics
+	tracer   *telemetry.Tracer // nil: nothing is traced
 
 	pool          *storage.Pool
 	hot           *storage.Memory
@@ -75,7 +78,6 @@ type Node struct {
 	failureCh chan struct{}
 
 	connections  atomic.Int64
-	refused      atomic.Int64 // connections, since the start
 	outbound     atomic.Int64 // bytes that clients have not taken, and that reads for them may hold
 	inbound      atomic.Int64 // bytes of frames that have not arrived whole
 	publications sync.Pool
@@ -99,8 +101,9 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.cfg.Store(&cfg)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.partitions.set.Store(&map[partKey]*partition{})
+	n.metrics = n.newMetrics(runtime.NumCPU())
 	for i := range runtime.NumCPU() {
-		n.loops = append(n.loops, &loop{node: n, index: i, sessions: make(map[*session]struct{})})
+		n.loops = append(n.loops, &loop{node: n, index: i, sessions: make(map[*session]struct{}), count: n.metrics.Loop(i)})
 	}
 	defer func() {
 		if err != nil {
@@ -112,6 +115,9 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	if err := n.open(ctx); err != nil {
+		return nil, err
+	}
+	if err := n.startTracing(); err != nil {
 		return nil, err
 	}
 	n.readers = newReaders(readerCount)
@@ -169,7 +175,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 
 // serveHTTP starts the servers behind what the client port hands over.
 func (n *Node) serveHTTP() {
-	n.web = web.New(web.Config{Version: map[string]string{"version": Version, "go": runtime.Version()}, Logger: n.log.Named("web")})
+	n.web = web.New(n.webConfig())
 	n.admin = admin.New(admin.Config{Logger: n.log.Named("admin")})
 	serve := func(what string, serve func(net.Listener) error, l net.Listener) {
 		n.serving.Go(func() {
@@ -365,6 +371,7 @@ func (n *Node) close() error {
 	}
 	closing.Wait()
 	n.partitions.mu.Unlock()
+	n.stopTracing()
 	if n.catalog != nil {
 		n.catalog.Stop()
 	}

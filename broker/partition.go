@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tidewire/tidewire/broker/telemetry"
 	"github.com/tidewire/tidewire/cluster"
 	"github.com/tidewire/tidewire/proto/wire"
 	"github.com/tidewire/tidewire/raft"
@@ -25,6 +26,7 @@ type partition struct {
 	meta    atomic.Pointer[cluster.Stream]
 	watches []*watch // one a loop, by the loop's index
 	gone    atomic.Bool
+	count   *telemetry.Stream
 }
 
 func (p *partition) stream() *cluster.Stream { return p.meta.Load() }
@@ -241,11 +243,14 @@ func (n *Node) startPartition(ctx context.Context, st *cluster.Stream, number ui
 	if err != nil {
 		return nil, err
 	}
+	p.count = n.metrics.Stream(st.Name)
 	p.raft, err = raft.StartPartition(raft.PartitionConfig{
 		ID: group, Server: n.server, Log: data, Stable: stable, Logger: log,
 		Fatal: n.fatal, Committed: n.committed, Advanced: p.advanced, Budget: n.budget, Clock: n.config().Clock,
+		Observer: n.metrics.Partition(p.count), Leadership: n.leadershipChanged,
 	})
 	if err != nil {
+		n.metrics.Release(p.count)
 		return nil, errors.Join(err, data.Close())
 	}
 	select {
@@ -256,6 +261,7 @@ func (n *Node) startPartition(ctx context.Context, st *cluster.Stream, number ui
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
+	n.metrics.Release(p.count)
 	return nil, errors.Join(err, p.close())
 }
 
@@ -283,6 +289,7 @@ func (n *Node) stopStream(st *cluster.Stream, remove bool) {
 	n.partitions.set.Store(&next)
 	n.eachLoop(func(l *loop) { l.forget(stopped) })
 	for _, p := range stopped {
+		n.metrics.Release(p.count)
 		if err := p.close(); err != nil {
 			n.log.Error("closing a partition of a deleted stream", zap.String("stream", st.Name), zap.Uint32("partition", p.number), zap.Error(err))
 		}
@@ -322,12 +329,13 @@ func (n *Node) describe(st *cluster.Stream) wire.StreamInfo {
 func (n *Node) openLog(dir string, group uint64, log *zap.Logger) (*storage.Log, error) {
 	l, err := storage.Open(storage.Config{
 		FS: n.data.fs, Dir: dir, Cluster: n.identity.Cluster, Partition: group, SegmentBytes: n.config().SegmentBytes,
-		Memory: n.hot, Pool: n.pool, Syncs: n.syncs,
+		Memory: n.hot, Pool: n.pool, Syncs: n.syncs, Observer: n.metrics.Storage(),
 	})
 	if err != nil {
 		return nil, err
 	}
 	reportRecovery(log, l.Recovered())
+	n.metrics.DamagedAtStart(len(l.Recovered().Damaged))
 	return l, nil
 }
 

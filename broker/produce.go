@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/tidewire/tidewire/auth"
+	"github.com/tidewire/tidewire/broker/telemetry"
 	"github.com/tidewire/tidewire/cluster"
 	"github.com/tidewire/tidewire/proto/wire"
 	"github.com/tidewire/tidewire/raft"
@@ -32,6 +33,7 @@ type publication struct {
 	raft.Pending
 	producer *producer
 	bytes    int64
+	span     *telemetry.Span // nil: not traced
 }
 
 // done answers the batch, on the loop. Ranges that continue each other are gathered into one
@@ -40,6 +42,7 @@ func (p *producer) done(pub *publication) {
 	s := p.session
 	s.inFlight -= pub.bytes
 	p.waiting--
+	p.count(pub)
 	if s.state != stateClosed && s.conversations[p.corr] == conversation(p) {
 		if pub.Err != nil {
 			p.flushAck()
@@ -54,6 +57,18 @@ func (p *producer) done(pub *publication) {
 		p.flushAck()
 		p.finish()
 	}
+}
+
+// count counts the batch, and ends its span.
+func (p *producer) count(pub *publication) {
+	code := wire.Code(0)
+	if pub.Err == nil {
+		p.session.loop.count.Acknowledged(pub.Count, pub.bytes)
+	} else {
+		code = p.session.node.codeOf(pub.Err)
+		p.session.loop.count.RefusedBatch(code, pub.bytes)
+	}
+	pub.span.Published(code, uint64(pub.Offset))
 }
 
 func (p *producer) acked(pub *publication) {
@@ -89,6 +104,9 @@ func (p *producer) refuse(sequence uint64, err error) {
 
 // end implements conversation.
 func (p *producer) end() {
+	if p.opened {
+		p.session.loop.count.Producers.Add(-1)
+	}
 	if p.session.last == p {
 		p.session.last = nil
 	}
@@ -130,6 +148,7 @@ func (s *session) publish(f wire.Frame) error {
 		return err
 	}
 	if err := p.admit(&b); err != nil {
+		s.loop.count.RefusedBatch(s.node.codeOf(err), int64(len(b.Bytes)))
 		p.flushAck() // answers keep the order of sequences
 		p.refuse(b.Sequence, err)
 		return nil
@@ -138,6 +157,10 @@ func (s *session) publish(f wire.Frame) error {
 	*pub = publication{Pending: raft.Pending{Producer: p.id, Epoch: p.epoch, Sequence: b.Sequence, Count: b.Count},
 		producer: p, bytes: int64(len(b.Bytes))}
 	pub.Owner = pub
+	if s.node.tracer.Sample() {
+		pub.span = s.node.tracer.Publish(p.part.stream().Name, p.part.number, b.Count, len(b.Bytes))
+		pub.Times = &pub.span.Times
+	}
 	s.inFlight += pub.bytes
 	p.waiting++
 	if err := p.part.raft.Enqueue(&pub.Pending, b.Bytes); err != nil {

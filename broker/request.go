@@ -84,6 +84,7 @@ func (s *session) request(f wire.Frame) error {
 func (s *session) refuseRequest(corr uint32, err error) {
 	we := *s.node.wireError(err)
 	we.Bits |= wire.ErrorEndsCorr
+	s.loop.count.RefusedRequests.Add(we.Code, 1)
 	s.out = we.AppendTo(s.output(), corr)
 }
 
@@ -274,6 +275,7 @@ func (s *session) open(corr uint32, o *wire.Open) error {
 // opened answers OPEN.
 func (s *session) opened(p *producer) {
 	p.opened = true
+	s.loop.count.Producers.Add(1)
 	a := wire.Opened{Producer: p.id, Epoch: p.epoch, LeaderEpoch: uint64(p.part.raft.Group().Term())}
 	if epoch, next, known := p.part.raft.NextSequence(p.id); known && p.id != 0 && epoch == p.epoch {
 		a.NextSequence = next

@@ -18,7 +18,9 @@ func (s *server) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
 	if e, ok := c.Context().(*entry); ok {
 		e.opened = true
 	}
-	sess := newSession(s.node.loopOf(c.EventLoop()), c)
+	l := s.node.loopOf(c.EventLoop())
+	l.count.Accepted.Add(1)
+	sess := newSession(l, c)
 	c.SetContext(sess)
 	return nil, gnet.None
 }

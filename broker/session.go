@@ -61,6 +61,8 @@ type session struct {
 	cursors      int   // of all subscriptions
 	accounted    int64 // bytes of this session in node.outbound
 	partial      int64 // bytes of this session in node.inbound
+	wire         bool  // counted as a connection of the wire protocol
+	welcomed     bool  // counted as a session
 	since, heard time.Time
 }
 
@@ -191,6 +193,8 @@ func (s *session) sniff(b []byte) (int, error) {
 		return 0, wire.ErrShort
 	case protoWire:
 		s.state = stateHello
+		s.wire = true
+		s.loop.count.Wire.Add(1)
 		return len(wire.Magic), nil
 	case protoHTTP1:
 		s.handOver(s.node.http1, b)
@@ -198,6 +202,7 @@ func (s *session) sniff(b []byte) (int, error) {
 		s.handOver(s.node.http2, b)
 	default:
 		s.log.Info("neither a Tidewire client nor HTTP", zap.String("first", printable(b)), zap.Int("bytes", len(b)))
+		s.loop.count.Foreign.Add(1)
 		s.closing = true
 		s.touch()
 	}
@@ -241,6 +246,8 @@ func (s *session) hello(f wire.Frame) error {
 	}
 	s.out = w.AppendTo(s.output(), f.Corr)
 	s.state = stateReady
+	s.welcomed = true
+	s.loop.count.Sessions.Add(1)
 	s.log.Debug("client connected", zap.String("software", h.Client))
 	if n.draining.Load() {
 		s.goaway()
@@ -365,6 +372,7 @@ func (s *session) account() {
 // refuse answers with an error.
 func (s *session) refuse(corr uint32, err error) {
 	we := s.node.wireError(err)
+	s.loop.count.RefusedRequests.Add(we.Code, 1)
 	s.out = we.AppendTo(s.output(), corr)
 }
 
@@ -372,6 +380,7 @@ func (s *session) refuse(corr uint32, err error) {
 func (s *session) fatal(err error) {
 	we := *s.node.wireError(err)
 	we.Bits |= wire.ErrorEndsConnection
+	s.loop.count.Refused.Add(we.Code, 1)
 	s.log.Info("connection refused", zap.Stringer("code", we.Code), zap.String("reason", we.Message))
 	s.out = we.AppendTo(s.output(), 0)
 	s.closing = true
@@ -404,6 +413,7 @@ func (s *session) closed(err error) {
 	s.state = stateClosed
 	s.out = nil
 	delete(s.loop.sessions, s)
+	s.uncount()
 	s.node.outbound.Add(-s.accounted)
 	s.node.inbound.Add(-s.partial)
 	for corr, c := range s.conversations {
@@ -462,11 +472,23 @@ func (s *session) endConversation(f wire.Frame) error {
 	return nil
 }
 
+// uncount takes the session out of the gauges.
+func (s *session) uncount() {
+	if s.wire {
+		s.loop.count.Wire.Add(-1)
+	}
+	if s.welcomed {
+		s.loop.count.Sessions.Add(-1)
+	}
+}
+
 // contain keeps a panic in serving one connection from ending the process, and its neighbours.
 func (s *session) contain() {
 	if r := recover(); r != nil && s.state == stateClosed {
+		s.loop.count.Panics.Add(1)
 		s.log.Error("panic serving a connection that has gone", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
 	} else if r != nil {
+		s.loop.count.Panics.Add(1)
 		s.log.Error("panic serving a connection, which is closed", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
 		s.fatal(&wire.Error{Code: wire.CodeInternal, Message: "the node failed on this connection; its log says more"})
 	}

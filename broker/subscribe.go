@@ -36,9 +36,10 @@ func (s *session) subscribe(corr uint32, q *wire.Subscribe) error {
 	}
 	sub := &subscription{session: s, corr: corr, pattern: q.Filter, credit: int64(q.Credit), cursors: make(map[partKey]*cursor)}
 	if err := s.converse(corr, sub); err != nil {
-		s.credit -= sub.credit
+		s.spend(sub.credit)
 		return err
 	}
+	s.loop.count.Subscriptions.Add(1)
 	var matching []partKey
 	all := s.node.partitions.all()
 	for key, p := range all {
@@ -104,8 +105,9 @@ func (sub *subscription) attach(key partKey, p *partition, start wire.Start) {
 // end implements conversation.
 func (sub *subscription) end() {
 	if sub.credit > 0 {
-		sub.session.credit -= sub.credit
+		sub.session.spend(sub.credit)
 	}
+	sub.session.loop.count.Subscriptions.Add(-1)
 	sub.turn = nil
 	for _, c := range sub.cursors {
 		c.end()
@@ -136,7 +138,7 @@ func (sub *subscription) woken() {
 // ready implements sink.
 func (sub *subscription) ready(_ *cursor, size int) bool {
 	used := min(int64(size), max(sub.credit, 0))
-	sub.session.credit -= used
+	sub.session.spend(used)
 	sub.credit -= int64(size)
 	return true
 }
@@ -165,7 +167,14 @@ func (s *session) grant(bytes uint64) error {
 			Message: fmt.Sprintf("%d bytes of credit on top of %d, limit %d on a connection", bytes, s.credit, limit)}
 	}
 	s.credit += int64(bytes)
+	s.loop.count.Credit.Add(int64(bytes))
 	return nil
+}
+
+// spend takes back credit that was used, or whose subscription has ended.
+func (s *session) spend(bytes int64) {
+	s.credit -= bytes
+	s.loop.count.Credit.Add(-bytes)
 }
 
 // creditFrame serves CREDIT. An error ends the connection.

@@ -60,8 +60,12 @@ func (p *Partition) applyData(e storage.Entry, h entryHeader) {
 	p.mu.Unlock()
 
 	var quorum, voters uint8
+	var times EntryTimes
 	if o != nil {
 		quorum, voters = p.to.Quorum()
+		if p.cfg.Observer != nil {
+			times = p.timesOf(o, e)
+		}
 	}
 	p.sequences = p.sequences[:0]
 	offset := e.Base
@@ -70,6 +74,9 @@ func (p *Partition) applyData(e storage.Entry, h entryHeader) {
 		if o != nil {
 			pend := o.pendings[i]
 			pend.Offset, pend.Term, pend.Quorum, pend.Voters = offset, e.Term, quorum, voters
+			if pend.Times != nil {
+				*pend.Times = times
+			}
 		}
 		if d.Producer != 0 {
 			p.addRun(d, offset, e.Term)
@@ -114,6 +121,9 @@ func (p *Partition) applyData(e storage.Entry, h entryHeader) {
 		clear(p.done)
 	}
 	p.cfg.Advanced()
+	if answer && p.cfg.Observer != nil { // last: nobody waits for it
+		p.cfg.Observer.Entry(times)
+	}
 }
 
 // setEndLocked moves the end of what is applied behind e.

@@ -12,6 +12,9 @@ type Budget struct {
 // NewBudget makes a budget of limit bytes.
 func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
 
+// Limit returns the limit in bytes.
+func (b *Budget) Limit() int64 { return b.limit }
+
 // Used returns the bytes taken at present.
 func (b *Budget) Used() int64 {
 	if b == nil {

@@ -42,6 +42,8 @@ type GroupConfig struct {
 	// is applied here) and when it stops, always in turn and from one goroutine. It must not block, nor call
 	// Propose, Barrier or Stop.
 	Leadership func(leading bool, term storage.Term)
+	// Observer is told what the group does, for measuring. Default: nobody.
+	Observer Observer
 
 	// HeartbeatTimeout is how long a follower waits for its leader before it asks for votes (up to twice
 	// that, at random). Default 2 s: heartbeats wait behind an fdatasync, and a shorter time makes a slow

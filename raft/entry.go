@@ -171,6 +171,14 @@ func Batches(e storage.Entry) []byte {
 	return e.Payload[entryHeaderBytes : entryHeaderBytes+region : entryHeaderBytes+region]
 }
 
+// BatchCount is how many batches stand in Batches(e).
+func BatchCount(e storage.Entry) int {
+	if e.Records == 0 {
+		return 0
+	}
+	return int(binary.LittleEndian.Uint32(e.Payload[26:]))
+}
+
 // Descriptors yields what the entry e tells about each batch, in the order in which they stand in
 // Batches(e), with the offset of its first record. Nothing for an entry without records.
 //

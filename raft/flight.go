@@ -24,6 +24,7 @@ type outgoing struct {
 
 	term     storage.Term
 	number   uint64
+	opened   time.Time // zero if nobody measures
 	sealed   time.Time
 	refused  bool // certainly not part of the log: to be proposed again
 	finished bool // answered

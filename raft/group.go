@@ -63,6 +63,9 @@ func StartGroup(cfg GroupConfig) (*Group, error) {
 		applied: func() storage.Index { return storage.Index(g.fsm.applied.Load()) },
 		failed:  g.Failed, fail: g.fail, logger: g.logger,
 	}
+	if cfg.Observer != nil {
+		g.logs.writes = new(writeTimes)
+	}
 	g.fsm = &fsm{
 		machine: cfg.Machine, header: g.logs.header, rule: cfg.rule,
 		failed: g.Failed, fail: g.fail, configured: g.configured,
@@ -326,6 +329,12 @@ func (g *Group) current() *run {
 
 func (g *Group) notLeader() error { return &NotLeaderError{Group: g.cfg.ID, Leader: g.Leader()} }
 
+// CommitLag is how many entries of this replica's log are not known to be committed.
+func (g *Group) CommitLag() uint64 {
+	commit := g.commitIndex() // first: the log only grows meanwhile
+	return uint64(max(g.cfg.Log.Bounds().Last, commit) - commit)
+}
+
 // commitIndex is the hint that goes into the log beside each entry.
 func (g *Group) commitIndex() storage.Index {
 	applied := g.fsm.applied.Load()
@@ -380,7 +389,11 @@ func (g *Group) snapshotSoon() {
 // next segment brings the next, and until then a restart replays more.
 func (g *Group) takeSnapshot(r *run) {
 	before := g.cfg.Log.Snapshots()
+	began := time.Now()
 	err := r.raft.Snapshot().Error()
+	if g.cfg.Observer != nil && !errors.Is(err, hraft.ErrNothingNewToSnapshot) && !errors.Is(err, hraft.ErrRaftShutdown) {
+		g.cfg.Observer.Snapshot(time.Since(began), err)
+	}
 	if err != nil && !errors.Is(err, hraft.ErrNothingNewToSnapshot) && !errors.Is(err, hraft.ErrRaftShutdown) {
 		g.logger.Warn("no snapshot was taken", zap.Error(err))
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	hraft "github.com/hashicorp/raft"
 	"go.uber.org/zap"
@@ -38,6 +39,8 @@ type logStore struct {
 	scratch   []storage.Entry
 	segments  int // when StoreLogs last looked
 	unchecked int // bytes written since
+
+	writes *writeTimes // nil: nobody measures
 }
 
 var (
@@ -191,8 +194,15 @@ func (s *logStore) StoreLogs(logs []*hraft.Log) error {
 		s.scratch = append(s.scratch, e)
 		s.unchecked += len(l.Data)
 	}
+	var began time.Time
+	if s.writes != nil {
+		began = time.Now()
+	}
 	if err := s.log.Append(s.scratch, s.commit()); err != nil {
 		return s.refuse(fmt.Errorf("raft: appending index %d: %w", logs[0].Index, err))
+	}
+	if s.writes != nil {
+		s.writes.add(logs[0].Index, logs[len(logs)-1].Index, began, time.Now())
 	}
 	clear(s.scratch)
 	s.chain = c

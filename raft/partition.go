@@ -34,6 +34,8 @@ type PartitionConfig struct {
 	// Leadership is called when this node begins to take publishes and when it stops. It must not block.
 	// Default: nothing.
 	Leadership func(leading bool, term storage.Term)
+	// Observer is told what the partition does, for measuring. Default: nobody.
+	Observer Observer
 	// Budget is the node's limit of bytes queued and in flight. Default: none.
 	Budget *Budget
 	// QueueBytes is how much may wait in this partition. Default 8 MiB; at least MaxEntryBytes. One that is
@@ -98,6 +100,8 @@ type Pending struct {
 	Sequence uint64 // of its first record
 	Count    uint32 // records
 	Owner    any    // the caller's own
+	// Times, if given, is filled in with those of the entry that held the batch, unless Err or Duplicate are set.
+	Times *EntryTimes
 
 	Offset    storage.Offset // of its first record
 	Term      storage.Term   // the leader epoch it was written under
@@ -180,6 +184,7 @@ func StartPartition(cfg PartitionConfig) (*Partition, error) {
 		ID: cfg.ID, Server: cfg.Server, Log: cfg.Log, Stable: cfg.Stable, Machine: (*partitionMachine)(p),
 		Logger: cfg.Logger, Fatal: cfg.Fatal, Peers: cfg.Peers, Join: cfg.Join,
 		Leadership:       p.leadership,
+		Observer:         cfg.Observer,
 		HeartbeatTimeout: cfg.HeartbeatTimeout, ElectionTimeout: cfg.ElectionTimeout,
 		CommitTimeout: cfg.CommitTimeout, LeaderLease: cfg.LeaderLease,
 		rule:  partitionRule{},

@@ -241,6 +241,9 @@ func (p *Partition) gatherLocked(pend *Pending, b []byte) *outgoing {
 		} else {
 			o = &outgoing{partition: p}
 		}
+		if p.cfg.Observer != nil {
+			o.opened = time.Now()
+		}
 		o.buf = p.size.buffer(len(b))
 		p.open = o
 	}

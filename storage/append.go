@@ -98,8 +98,15 @@ func (l *Log) appendTo(s *segment, entries []Entry, commit Index) (int, error) {
 		return 0, l.fail("write", err)
 	}
 	clear(l.vector)
+	var began time.Time
+	if l.cfg.Observer != nil {
+		began = time.Now()
+	}
 	if err := l.cfg.Syncs.sync(s.file); err != nil {
 		return 0, l.fail("sync", err)
+	}
+	if l.cfg.Observer != nil {
+		l.cfg.Observer.Appended(n, size, time.Since(began))
 	}
 	l.publish(entries, at, end, commit)
 	l.askForSpare(s, end.position)

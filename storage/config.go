@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"time"
 )
 
 // Config sets one log's place and limits. A zero field means its default.
@@ -37,8 +38,18 @@ type Config struct {
 	// Syncs limits how many syncs run at once on a node. Default: no limit.
 	Syncs *SyncLimit
 
+	// Observer is told of writes, for measuring. Default: nobody.
+	Observer Observer
+
 	// OnRoll is called by the writer after it sealed a segment. It must not block nor write to the log.
 	OnRoll func()
+}
+
+// Observer is told what a log does. It runs on the writer, which every acknowledgement waits for: it must not block.
+type Observer interface {
+	// Appended is called after each write of entries that became durable. bytes is what was written, frames included;
+	// sync how long the fdatasync took, the wait for its turn (Config.Syncs) included.
+	Appended(entries int, bytes int64, sync time.Duration)
 }
 
 const (

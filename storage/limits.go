@@ -12,6 +12,9 @@ type Memory struct {
 // NewMemory returns a budget of limit bytes.
 func NewMemory(limit int64) *Memory { return &Memory{limit: limit} }
 
+// Limit is the budget, in bytes.
+func (m *Memory) Limit() int64 { return m.limit }
+
 // Used is the number of bytes all hot tails hold.
 func (m *Memory) Used() int64 {
 	if m == nil {

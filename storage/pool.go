@@ -86,6 +86,13 @@ func newPool(fsys FS, dir string, maxBytes int64) (*Pool, error) {
 	return p, nil
 }
 
+// Bytes is the size of all files in the pool.
+func (p *Pool) Bytes() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.bytes
+}
+
 // Close stops the pool's goroutine and waits for it. The files stay.
 func (p *Pool) Close() error {
 	p.mu.Lock()

@@ -1,0 +1,186 @@
+package telemetry
+
+import (
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/tidewire/tidewire/raft"
+	"github.com/tidewire/tidewire/storage"
+)
+
+// Config sets up a node's metrics.
+type Config struct {
+	Version, Commit, Go string
+	Protocol            int
+	// Streams is how many streams have a label of their own.
+	Streams int
+	// Loops is how many event loops there are.
+	Loops int
+	// State tells what is looked up when somebody collects. It may be called by several at a time.
+	State func() State
+}
+
+// State is what a node is found to be in when somebody collects.
+type State struct {
+	Node, Cluster string
+	Ready         bool
+
+	Connections, HTTP1, HTTP2, ConnectionsLimit int64
+	Memory                                      []Budget
+
+	DiskKnown           bool // false: the file system did not tell
+	DiskFree, DiskTotal int64
+	LogBytes, PoolBytes int64
+	LogSegments         int
+	WriteAge            time.Duration
+	Failed              bool
+
+	Groups, Leaders int
+	CommitLag       uint64
+
+	Streams, DeletedStreams int
+	Partitions, NotServing  int
+	Held                    map[string]Held // by label
+}
+
+// Budget is a budget of memory, in bytes.
+type Budget struct {
+	Name        string
+	Used, Limit int64
+}
+
+// Held is what the partitions of a stream, or of those without a label, hold here.
+type Held struct {
+	Bytes   int64
+	Records uint64
+}
+
+// Metrics is what one node measures. Its methods may be called by anybody.
+type Metrics struct {
+	registry *prometheus.Registry
+	cfg      Config
+	loops    []Loop
+	streams  streamSet
+
+	queue, fsync, commit, total prometheus.Observer
+	batches, bytes, synced      prometheus.Observer
+	http                        *prometheus.CounterVec
+	histograms                  []prometheus.Collector
+
+	writtenBytes, writtenEntries        atomic.Uint64
+	damagedRecovery, damagedReader      atomic.Uint64
+	won, lost, snapshots, snapshotFails atomic.Uint64
+	exportFailures                      atomic.Uint64
+}
+
+// seconds are the buckets of latencies: 50 µs to 13 s, each twice the one before.
+var seconds = prometheus.ExponentialBuckets(50e-6, 2, 19)
+
+// New makes the metrics of a node, with a registry of their own.
+func New(cfg Config) *Metrics {
+	m := &Metrics{registry: prometheus.NewRegistry(), cfg: cfg, loops: make([]Loop, max(cfg.Loops, 1)),
+		streams: streamSet{limit: cfg.Streams, named: make(map[string]*Stream), other: Stream{Label: OtherStreams}}}
+	vec := func(d *Metric, buckets []float64) *prometheus.HistogramVec {
+		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: d.Name, Help: d.Help, Buckets: buckets}, d.Labels)
+		m.histograms = append(m.histograms, h)
+		return h
+	}
+	stage := vec(ackSeconds, seconds)
+	m.queue, m.fsync = stage.WithLabelValues("queue"), stage.WithLabelValues("fsync")
+	m.commit, m.total = stage.WithLabelValues("commit"), stage.WithLabelValues("total")
+	m.batches = vec(entryBatches, prometheus.ExponentialBuckets(1, 4, 8)).WithLabelValues()
+	m.bytes = vec(entryBytes, prometheus.ExponentialBuckets(256, 4, 7)).WithLabelValues()
+	m.synced = vec(fsyncSeconds, seconds).WithLabelValues()
+	m.http = prometheus.NewCounterVec(prometheus.CounterOpts{Name: httpRequests.Name, Help: httpRequests.Help}, httpRequests.Labels)
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.http, (*collector)(m), rpcCollector{})
+	m.registry.MustRegister(m.histograms...)
+	return m
+}
+
+// Gatherer gives the metrics to who serves them.
+func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
+
+// Registry is where others may add collectors of theirs.
+func (m *Metrics) Registry() *prometheus.Registry { return m.registry }
+
+// Loop is the counters of one event loop.
+func (m *Metrics) Loop(i int) *Loop { return &m.loops[i] }
+
+// Stream gives the counters of a stream, one for each of its partitions; Release gives them back.
+func (m *Metrics) Stream(name string) *Stream { return m.streams.take(name) }
+
+// Release gives back what Stream gave.
+func (m *Metrics) Release(s *Stream) { m.streams.release(s) }
+
+// DamagedAtStart counts ranges that recovery found.
+func (m *Metrics) DamagedAtStart(ranges int) { m.damagedRecovery.Add(uint64(ranges)) }
+
+// DamagedForReader counts a range that a reader met.
+func (m *Metrics) DamagedForReader() { m.damagedReader.Add(1) }
+
+// Leadership counts a change.
+func (m *Metrics) Leadership(leading bool) {
+	if leading {
+		m.won.Add(1)
+	} else {
+		m.lost.Add(1)
+	}
+}
+
+// ExportFailed counts an export of spans that failed.
+func (m *Metrics) ExportFailed() { m.exportFailures.Add(1) }
+
+// HTTP counts a request; path is one of a few.
+func (m *Metrics) HTTP(path string, code int) {
+	if http.StatusText(code) == "" {
+		code = 0
+	}
+	m.http.WithLabelValues(path, strconv.Itoa(code)).Inc()
+}
+
+// Storage observes logs.
+func (m *Metrics) Storage() storage.Observer { return (*storageObserver)(m) }
+
+type storageObserver Metrics
+
+// Appended implements storage.Observer.
+func (o *storageObserver) Appended(entries int, bytes int64, sync time.Duration) {
+	o.writtenBytes.Add(uint64(bytes))
+	o.writtenEntries.Add(uint64(entries))
+	o.synced.Observe(sync.Seconds())
+}
+
+// Partition observes one partition of a stream.
+func (m *Metrics) Partition(s *Stream) raft.Observer { return &partitionObserver{m, s} }
+
+type partitionObserver struct {
+	*Metrics
+	stream *Stream
+}
+
+// Entry implements raft.Observer.
+func (o *partitionObserver) Entry(t raft.EntryTimes) {
+	o.stream.Published.Add(uint64(t.Batches), t.Records, uint64(t.Bytes))
+	o.batches.Observe(float64(t.Batches))
+	o.bytes.Observe(float64(t.Bytes))
+	o.queue.Observe(t.Proposed.Sub(t.Queued).Seconds())
+	if !t.Stored.IsZero() {
+		o.fsync.Observe(t.Stored.Sub(t.Storing).Seconds())
+		o.commit.Observe(t.Committed.Sub(t.Stored).Seconds())
+	}
+	o.total.Observe(t.Committed.Sub(t.Queued).Seconds())
+}
+
+// Snapshot implements raft.Observer.
+func (o *partitionObserver) Snapshot(_ time.Duration, err error) {
+	if err != nil {
+		o.snapshotFails.Add(1)
+		return
+	}
+	o.snapshots.Add(1)
+}

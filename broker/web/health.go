@@ -1,0 +1,125 @@
+package web
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Check is one condition by name. Func gives nil, or why it does not hold, in words that help an
+// operator. It may take its time, but no more than checkTimeout.
+type Check struct {
+	Name string
+	Func func() error
+}
+
+// checkTimeout is how long a check may take; it has failed then.
+const checkTimeout = 2 * time.Second
+
+// health answers with the outcome of checks.
+type health struct{ checks []*guarded }
+
+func newHealth(checks []Check) *health {
+	h := &health{}
+	for _, c := range checks {
+		h.checks = append(h.checks, &guarded{Check: c})
+	}
+	return h
+}
+
+// guarded is a check that never has more than one goroutine: those who ask while it runs share it.
+type guarded struct {
+	Check
+	mu  sync.Mutex // guards run
+	run *run       // under way; nil: none
+}
+
+// run is a check on its way.
+type run struct {
+	began time.Time
+	done  chan struct{} // closed when err is there
+	err   error
+}
+
+// ask runs the check, or waits for the one that runs.
+func (g *guarded) ask() *run {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.run != nil {
+		return g.run
+	}
+	r := &run{began: time.Now(), done: make(chan struct{})}
+	g.run = r
+	go func() {
+		r.err = g.Func()
+		g.mu.Lock()
+		g.run = nil
+		g.mu.Unlock()
+		close(r.done)
+	}()
+	return r
+}
+
+// outcome waits until the deadline.
+func (r *run) outcome(deadline <-chan struct{}) error {
+	select {
+	case <-r.done:
+		return r.err
+	default:
+	}
+	select {
+	case <-r.done:
+		return r.err
+	case <-deadline:
+		return fmt.Errorf("no answer for %s", time.Since(r.began).Round(time.Millisecond))
+	}
+}
+
+// outcome is what a check said.
+type outcome struct {
+	name string
+	err  error
+}
+
+// all has every check run at the same time, and gives their outcomes in order.
+func (h *health) all() (out []outcome, ok bool) {
+	late := make(chan struct{})
+	timer := time.AfterFunc(checkTimeout, func() { close(late) })
+	defer timer.Stop()
+	var runs []*run
+	for _, c := range h.checks {
+		runs = append(runs, c.ask())
+	}
+	ok = true
+	for i, r := range runs {
+		err := r.outcome(late)
+		ok = ok && err == nil
+		out = append(out, outcome{h.checks[i].Name, err})
+	}
+	return out, ok
+}
+
+// serve answers 200 with "ok", or 503 with what fails; ?verbose names every check.
+func (h *health) serve(w http.ResponseWriter, r *http.Request) {
+	outcomes, ok := h.all()
+	verbose := r.URL.Query().Has("verbose")
+	var body bytes.Buffer
+	for _, o := range outcomes {
+		switch {
+		case o.err != nil:
+			fmt.Fprintf(&body, "[-] %s: %v\n", o.name, o.err)
+		case verbose:
+			fmt.Fprintf(&body, "[+] %s\n", o.name)
+		}
+	}
+	text(w)
+	if !ok {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		body.WriteString("not ok\n")
+	} else {
+		body.WriteString("ok\n")
+	}
+	_, _ = body.WriteTo(w)
+}
