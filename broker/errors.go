@@ -21,6 +21,9 @@ var errDraining = &wire.Error{Code: wire.CodeShutdown, Bits: wire.ErrorRetriable
 // wireError turns an error into what a client is told. Nothing else makes codes of errors.
 func (n *Node) wireError(err error) *wire.Error {
 	if we := toWire(err); we != nil {
+		if outOfFiles(err) {
+			n.log.Error("out of file descriptors: raise the process's limit of open files", zap.Error(err))
+		}
 		return we
 	}
 	n.log.Error("internal error answered to a client", zap.Error(err)) // in full here; the client learns no more
@@ -95,8 +98,7 @@ func toWire(err error) *wire.Error {
 	case errors.Is(err, raft.ErrClosed), errors.Is(err, raft.ErrFailed):
 		return make(wire.CodeShutdown, true)
 
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
-		n.log.Error("out of file descriptors: raise the process's limit of open files", zap.Error(err))
+	case outOfFiles(err):
 		return &wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: time.Second, Value: uint64(openFileLimit()),
 			Message: "this node is out of file descriptors: raise its limit of open files"}
 
@@ -116,6 +118,10 @@ func toWire(err error) *wire.Error {
 		return e
 	}
 	return nil
+}
+
+func outOfFiles(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // readError turns an error of reading into what the reader is told.

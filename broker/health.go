@@ -129,8 +129,6 @@ func (n *Node) checkLoops() error {
 		}
 		select {
 		case <-b.done:
-		case <-n.gnetDone:
-			return errors.New("the network engine has ended")
 		case <-late.C:
 			return fmt.Errorf("event loop %d has not answered for %s", i, time.Since(b.asked).Round(time.Millisecond))
 		}

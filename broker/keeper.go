@@ -84,7 +84,7 @@ func (n *Node) purgeDeleted() {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(n.ctx, requestTimeout)
-		err := n.catalog.PurgeStream(ctx, id)
+		_, err := n.catalog.PurgeStream(ctx, id, cluster.WithETag(st.ETag())) // not if it was undeleted meanwhile
 		cancel()
 		if err != nil && n.ctx.Err() == nil {
 			n.log.Warn("purge of a deleted stream", zap.String("stream", st.Name), zap.Error(err))

@@ -223,7 +223,7 @@ func (s *session) deleteStream(corr uint32, d *wire.DeleteStream) error {
 	return s.later(corr, func(ctx context.Context) error {
 		st, err := s.node.catalog.DeleteStream(ctx, d.Name)
 		if err == nil && d.Purge {
-			err = s.node.catalog.PurgeStream(ctx, st.ID)
+			_, err = s.node.catalog.PurgeStream(ctx, st.ID)
 		}
 		return err
 	}, func() { s.out = wire.AppendEmpty(s.output(), wire.OpOK, corr) })
