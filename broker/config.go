@@ -98,6 +98,10 @@ type Config struct {
 	// TraceSampleRatio is which part of publishes, fetches and admin calls is traced, above 0 to 1. Default 0.001: a
 	// traced batch costs some microseconds on its event loop.
 	TraceSampleRatio float64
+	// MinFree is how many bytes of the data directory's file system stay free: before they are touched, publishes and new
+	// streams are refused (OVERLOADED), while reads, deletes, retention and Raft go on. Default: the smaller of 5 % of
+	// the file system and 1 GiB. -1: none, and a full disk ends the node.
+	MinFree int64
 
 	// SegmentBytes is the size of the largest segment. Default 64 MiB.
 	SegmentBytes int64
@@ -185,6 +189,9 @@ func (c *Config) validate() error {
 	}
 	if c.PublishMemory < 2*wire.MaxBatch {
 		bad("publish memory %d is below %d, two batches", c.PublishMemory, 2*wire.MaxBatch)
+	}
+	if c.MinFree < -1 {
+		bad("free space to keep %d is below -1, which means none", c.MinFree)
 	}
 	if c.MaxConnections < 1 {
 		bad("max connections %d is below 1", c.MaxConnections)

@@ -19,6 +19,7 @@ import (
 	"github.com/tidewire/tidewire/broker/telemetry"
 	"github.com/tidewire/tidewire/broker/web"
 	"github.com/tidewire/tidewire/cluster"
+	"github.com/tidewire/tidewire/internal/explain"
 	"github.com/tidewire/tidewire/proto/wire"
 	"github.com/tidewire/tidewire/raft"
 	"github.com/tidewire/tidewire/storage"
@@ -48,6 +49,8 @@ type Node struct {
 	hot           *storage.Memory
 	syncs         *storage.SyncLimit
 	budget        *raft.Budget
+	space         space
+	toldFull      bool // the disk watch said last that the disk is almost full
 	stable        *raft.StableStore
 	catalogLog    *storage.Log
 	catalogStable *raft.CatalogStable
@@ -127,6 +130,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n.serveHTTP()
 	n.keeping.Go(n.keep)
+	n.keeping.Go(n.watchDisk)
 	n.log.Info("ready", zap.Stringer("address", n.addr), zap.String("data", n.data.dir), zap.String("cluster", n.identity.ClusterHex),
 		zap.Uint64("node", n.identity.Node), zap.Int("partitions", len(n.partitions.all())), zap.Bool("dev", cfg.Dev), zap.Duration("took", time.Since(began)))
 	return n, nil
@@ -140,6 +144,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 	n.server = raft.ServerID(fmt.Sprintf("%d.%d", n.identity.Node, n.identity.Incarnation))
 	if n.pool, err = storage.NewPool(n.data.fs, "pool", n.config().PoolBytes); err != nil {
 		return fmt.Errorf("segment pool: %w", err)
+	}
+	if err := n.openSpace(); err != nil {
+		return err
 	}
 	if n.stable, err = raft.OpenStable(n.data.path("stable.db")); err != nil {
 		return err
@@ -221,15 +228,12 @@ func (n *Node) fail(err error) {
 	}
 }
 
-// fatal is called with the first write that failed, or with a catalog that cannot be read. From
-// here on nothing is acknowledged.
+// fatal is called with the first write that failed, with a disk that is no more what it was, or with a catalog
+// that cannot be read. From here on nothing is acknowledged.
 func (n *Node) fatal(err error) {
-	say := "a write failed: nothing more is acknowledged and the process ends; what was acknowledged is on disk. " +
-		"Look at the disk (dmesg, df, permissions), then start the node again"
-	if errors.Is(err, cluster.ErrCatalog) {
-		say = "the catalog cannot be read, so the node ends; nothing was changed or deleted"
-	}
-	n.log.Error(say, zap.Error(err))
+	id := failureID(err)
+	e, _ := explain.Lookup(id)
+	n.log.Error(e.Name+": the node ends. "+e.Remedy, zap.Stringer("id", id), zap.Error(err))
 	n.fail(err)
 	if n.config().Fatal != nil {
 		n.config().Fatal(err)

@@ -148,6 +148,9 @@ const filesPerPartition = 3
 // roomFor refuses a stream whose partitions could not all have their files open beside the
 // connections: once the catalog says that they exist, every start needs them.
 func (n *Node) roomFor(spec cluster.StreamSpec) error {
+	if n.space.full.Load() {
+		return n.space.refusal()
+	}
 	files := openFileLimit()
 	limit := (files - fileReserve(files) - n.config().MaxConnections) / filesPerPartition
 	if have, more := len(n.partitions.all()), max(int(spec.Partitions), 1); have+more > limit {

@@ -162,6 +162,7 @@ func (s *session) publish(f wire.Frame) error {
 		pub.Times = &pub.span.Times
 	}
 	s.inFlight += pub.bytes
+	s.node.space.took(pub.bytes)
 	p.waiting++
 	if err := p.part.raft.Enqueue(&pub.Pending, b.Bytes); err != nil {
 		pub.Err = err
@@ -181,6 +182,8 @@ func (p *producer) admit(b *wire.Batch) error {
 		return &wire.Error{Code: wire.CodeState, Message: "PUBLISH after CLOSE"}
 	case s.state == stateDraining:
 		return errDraining
+	case s.node.space.full.Load():
+		return s.node.space.refusal()
 	case p.part.gone.Load():
 		return cluster.UnknownStream(p.part.stream().Name, "was deleted")
 	case p.waiting >= wire.MaxInFlightBatches:

@@ -38,6 +38,7 @@ type Pool struct {
 	excess []poolFile // to be deleted
 	wanted []int64    // sizes of spares asked for
 	closed bool
+	floor  int64 // bytes of the file system that no spare may take
 
 	wake chan struct{}
 	done chan struct{}
@@ -152,6 +153,22 @@ func (p *Pool) take(size int64, name string) (ok bool, err error) {
 	return true, p.fs.Rename(f.name, name)
 }
 
+// SetFloor has the pool make no spare that would leave less than bytes of the file system free.
+func (p *Pool) SetFloor(bytes int64) {
+	p.mu.Lock()
+	p.floor = bytes
+	p.mu.Unlock()
+}
+
+// Shrink deletes every file of the pool, in the background: the disk is short of space.
+func (p *Pool) Shrink() {
+	p.mu.Lock()
+	p.excess = append(append(p.excess, p.used...), p.spares...)
+	p.used, p.spares, p.wanted, p.bytes = nil, nil, nil, 0
+	p.mu.Unlock()
+	p.signal()
+}
+
 // want asks for a spare of size bytes. The pool makes it when it gets to it, if it may.
 func (p *Pool) want(size int64) {
 	p.mu.Lock()
@@ -264,6 +281,14 @@ func (p *Pool) makeSpare(f poolFile, size int64) {
 }
 
 func (p *Pool) zero(f poolFile, size int64) error {
+	p.mu.Lock()
+	floor := p.floor
+	p.mu.Unlock()
+	if floor > 0 {
+		if free, _, err := p.fs.Space(); err != nil || free-(size-f.size) < floor {
+			return errors.Join(errNoSpare, err)
+		}
+	}
 	open := p.fs.Open
 	if f.size == 0 {
 		open = p.fs.Create
@@ -286,6 +311,8 @@ func (p *Pool) zero(f poolFile, size int64) error {
 	}
 	return errors.Join(err, file.Close())
 }
+
+var errNoSpare = errors.New("storage: no room for a spare")
 
 // makeDir creates dir so that it survives a crash. It syncs the parents even if dir is there: a process that died may have
 // made it and not synced.

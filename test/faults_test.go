@@ -21,17 +21,21 @@ import (
 // must say so with its exit code. Trying again is no way out: the kernel marks pages clean whose
 // write failed, and the second fdatasync succeeds (Rebello et al., USENIX ATC 2020).
 func TestFailedWrite(t *testing.T) {
-	for _, fault := range []struct{ call, errno string }{
-		{"fdatasync", "EIO"},
-		{"fdatasync", "ENOSPC"},
-		{"pwritev", "EIO"},
-		{"pwritev", "ENOSPC"},
+	for _, fault := range []struct {
+		call, errno string
+		code        int
+	}{
+		{"fdatasync", "EIO", harness.ExitFailedWrite},
+		{"fdatasync", "ENOSPC", harness.ExitFull},
+		{"pwritev", "EIO", harness.ExitFailedWrite},
+		{"pwritev", "ENOSPC", harness.ExitFull},
+		{"pwritev", "EROFS", harness.ExitReadOnly},
 	} {
-		t.Run(fault.call+" "+fault.errno, func(t *testing.T) { failedWrite(t, fault.call, fault.errno) })
+		t.Run(fault.call+" "+fault.errno, func(t *testing.T) { failedWrite(t, fault.call, fault.errno, fault.code) })
 	}
 }
 
-func failedWrite(t *testing.T, call, errno string) {
+func failedWrite(t *testing.T, call, errno string, want int) {
 	s := harness.NewServer(t, harness.Config{})
 	c := harness.Connect(t, s.Address())
 	ctx := harness.Context(t)
@@ -54,8 +58,8 @@ func failedWrite(t *testing.T, call, errno string) {
 			t.Fatal(err)
 		}
 	}
-	if code := s.ExitCode(); code != harness.ExitFailedWrite {
-		t.Errorf("exit code %d after %s failed, want %d", code, call, harness.ExitFailedWrite)
+	if code := s.ExitCode(); code != want {
+		t.Errorf("exit code %d after %s failed, want %d", code, call, want)
 	}
 	_ = c.Close() // ends what is unacknowledged, and waits for the callbacks
 	for range cap(told) {
@@ -118,54 +122,135 @@ func TestFailedSyncUnderLoad(t *testing.T) {
 	noFailures(t, j)
 }
 
-// TestDiskFull fills the disk under load. The node may stop, with its exit code, or refuse what it
-// has no room for; when there is room again everything acknowledged is there and the clients go on.
+// TestDiskFull fills the disk under load, by publishing and by another file. The node refuses publishes before
+// the disk is full and serves readers; when there is room again publishing goes on by itself, in the
+// same process, and everything acknowledged is there.
 func TestDiskFull(t *testing.T) {
+	t.Run("ext4", func(t *testing.T) { diskFull(t, harness.NewVolume(t, 160<<20).Dir()) })
+	t.Run("tmpfs", func(t *testing.T) {
+		dir := harness.Dir(t)
+		if err := unix.Mount("tidewire", dir, "tmpfs", 0, "size=160m"); err != nil {
+			t.Fatalf("tmpfs: %v", err)
+		}
+		t.Cleanup(func() {
+			if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+				t.Error(err)
+			}
+		})
+		diskFull(t, dir)
+	})
+}
+
+func diskFull(t *testing.T, dir string) {
 	seed := harness.Seed(t)
-	volume := harness.NewVolume(t, 160<<20)
-	ballast := filepath.Join(volume.Dir(), "ballast")
-	b, err := os.Create(ballast)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Fallocate(int(b.Fd()), 0, 0, 64<<20); err != nil {
-		t.Fatalf("fallocate: %v", err)
-	}
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s := harness.NewServer(t, harness.Config{Dir: filepath.Join(volume.Dir(), "data")})
+	ballast := filepath.Join(dir, "ballast")
+	fill(t, ballast, 64<<20)
+	s := harness.NewServer(t, harness.Config{Dir: filepath.Join(dir, "data")})
 	j := harness.NewJournal(seed, "full", 2)
 	j.NewStream(t, s.Address())
 	p := harness.StartPump(t, j, s.Address(), harness.PumpConfig{BatchRecords: 64})
 
 	const stalled = 5 * time.Second // of no acknowledgement at all: the node refuses
-	for err = nil; err == nil; {
-		err = j.AwaitAcks(j.Acks()+1000, s.Exited(), stalled)
-	}
-	acked := j.Acks()
-	t.Logf("%d bytes free: %v", volume.Free(), err)
-	select {
-	case <-s.Exited():
-		if code := s.ExitCode(); code != harness.ExitFailedWrite {
-			t.Fatalf("exit code %d on a full disk, want %d", code, harness.ExitFailedWrite)
+	round := func(what string) {
+		var err error
+		for err == nil {
+			err = j.AwaitAcks(j.Acks()+1000, s.Exited(), stalled)
 		}
-		// Still full: it may start, to be read from, or refuse; it may not harm anything.
-		if err := s.TryStart(); err != nil {
-			t.Logf("on the full disk it does not start: %v", err)
+		select {
+		case <-s.Exited():
+			t.Fatalf("%s: the node ended with %d on a disk that was filled by what it took", what, s.ExitCode())
+		default:
 		}
-		s.End()
-	default:
-		s.Kill()
+		acked, free := j.Acks(), free(t, dir)
+		if total := int64(160 << 20); free < total/40 {
+			t.Errorf("%s: %d bytes are free, and 5 %% should be kept", what, free)
+		}
+		j.MustCheck(t, s.Address())
+		fill(t, ballast+"2", free/2) // somebody else goes on filling
+		j.MustCheck(t, s.Address())
+		for _, name := range []string{ballast, ballast + "2"} {
+			if err := os.Remove(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		await(t, j, s, 5_000)
+		harness.Report(t, "disk full", "%s: refused with %d bytes free after %d acknowledged records; with room again it went on by itself", what, free, acked)
 	}
-	if err := os.Remove(ballast); err != nil {
+	round("once")
+	fill(t, ballast, free(t, dir)/2)
+	round("again")
+	p.Finish(t)
+	j.MustCheck(t, s.Address())
+	noFailures(t, j)
+}
+
+// fill makes a file of that many bytes.
+func fill(t *testing.T, name string, bytes int64) {
+	t.Helper()
+	b, err := os.Create(name)
+	if err != nil {
 		t.Fatal(err)
 	}
-	s.Start()
-	j.MustCheck(t, s.Address())
-	await(t, j, s, 10_000)
-	p.Finish(t)
-	v := j.MustCheck(t, s.Address())
-	noFailures(t, j)
-	harness.Report(t, "disk full", "after %d acknowledged records: %v; with room again %d, 0 lost", acked, err, v.Acked)
+	defer b.Close()
+	if err := unix.Fallocate(int(b.Fd()), 0, 0, bytes); err != nil {
+		t.Fatalf("fallocate: %v", err)
+	}
+}
+
+func free(t *testing.T, dir string) int64 {
+	t.Helper()
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	return int64(st.Bavail) * st.Bsize
+}
+
+// TestDiskLost takes the data directory from under a running node: it ends, by a code that says why.
+func TestDiskLost(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		code int
+		lose func(t *testing.T, v *harness.Volume, s *harness.Server)
+	}{
+		{"removed", harness.ExitLost, func(t *testing.T, _ *harness.Volume, s *harness.Server) {
+			if err := os.RemoveAll(s.Dir()); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"replaced", harness.ExitLost, func(t *testing.T, _ *harness.Volume, s *harness.Server) {
+			if err := errors.Join(os.Rename(s.Dir(), s.Dir()+".away"), os.Mkdir(s.Dir(), 0o755)); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"unmounted", harness.ExitLost, func(t *testing.T, v *harness.Volume, s *harness.Server) {
+			if err := unix.Unmount(v.Dir(), unix.MNT_DETACH); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(v.Mount) // for the volume's own end
+		}},
+		{"read-only", harness.ExitReadOnly, func(t *testing.T, v *harness.Volume, s *harness.Server) {
+			// A bind mount of its own can be read-only while files of the file system are open for writing.
+			if err := unix.Mount(v.Dir(), v.Dir(), "", unix.MS_BIND, ""); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := unix.Unmount(v.Dir(), 0); err != nil {
+					t.Error(err)
+				}
+			})
+			if err := unix.Mount("", v.Dir(), "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			v := harness.NewVolume(t, 64<<20)
+			s := harness.NewServer(t, harness.Config{Dir: filepath.Join(v.Dir(), "data")})
+			tc.lose(t, v, s)
+			if code := s.ExitCode(); code != tc.code {
+				t.Errorf("exit code %d, want %d", code, tc.code)
+			}
+		})
+	}
 }

@@ -14,11 +14,14 @@ import (
 
 // Exit codes; server --help documents them.
 const (
-	exitError   = 1
-	exitUsage   = 2
-	exitNoInput = 66 // EX_NOINPUT: log verify and dump could not look
-	exitWrite   = 74 // EX_IOERR: a write to disk failed
-	exitDataDir = 75 // data directory refused
+	exitError    = 1
+	exitUsage    = 2
+	exitNoInput  = 66 // EX_NOINPUT: log verify and dump could not look
+	exitWrite    = 74 // EX_IOERR: a write to disk failed
+	exitDataDir  = 75 // data directory refused
+	exitFull     = 76 // the disk is full
+	exitReadOnly = 77 // the file system became read-only
+	exitLost     = 79 // the data directory is gone
 )
 
 // problem is an error as a person reads it: what happened, why, what to do.

@@ -34,9 +34,12 @@ Exit codes:
   0   stopped in good order
   1   an error: the address is in use, the network failed, a second signal came
   2   wrong usage
-  74  a write to disk failed: nothing more is acknowledged, what was acknowledged is on disk
+  74  a write or sync failed: nothing more is acknowledged, what was acknowledged is on disk
   75  the data directory was refused: in use, not a node's, of another version, damaged,
-      no directory, or not to be written to`
+      no directory, or not to be written to
+  76  the disk is full in spite of the space kept free; free some, then start again
+  77  the file system became read-only while the node ran
+  79  the data directory was removed, replaced or unmounted while the node ran`
 
 const serverExample = `  tidewire server --data /var/lib/tidewire
   tidewire server --data ./node1 --listen 127.0.0.1:0 --log-format json`
@@ -107,7 +110,7 @@ func (v *server) run(c *cobra.Command, ready func(*broker.Node)) error {
 			if nodeCode(err) == exitDataDir { // the catalog cannot be read
 				v.app.exit(v.app.report(v.notStarted(err)))
 			}
-			v.app.exit(exitWrite)
+			v.app.exit(nodeCode(err))
 		},
 	})
 	if err != nil {
@@ -206,7 +209,14 @@ func nodeCode(err error) int {
 			return exitDataDir
 		}
 	}
-	if errors.Is(err, storage.ErrFailed) {
+	switch {
+	case errors.Is(err, broker.ErrDataDirLost):
+		return exitLost
+	case errors.Is(err, broker.ErrReadOnly), errors.Is(err, storage.ErrFailed) && errors.Is(err, syscall.EROFS):
+		return exitReadOnly
+	case errors.Is(err, storage.ErrFailed) && errors.Is(err, syscall.ENOSPC), errors.Is(err, storage.ErrFailed) && errors.Is(err, syscall.EDQUOT):
+		return exitFull
+	case errors.Is(err, storage.ErrFailed):
 		return exitWrite
 	}
 	// A path, not an address: a port may be forbidden too.

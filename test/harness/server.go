@@ -26,6 +26,13 @@ const (
 // (EX_IOERR of sysexits.h).
 const ExitFailedWrite = 74
 
+// The other exit codes of a node whose disk is no more what it was.
+const (
+	ExitFull     = 76
+	ExitReadOnly = 77
+	ExitLost     = 79
+)
+
 // Server is one node: a data directory, an address, and at most one process at a time that
 // serves both. It belongs to one test and its methods to one goroutine at a time.
 type Server struct {

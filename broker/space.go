@@ -1,0 +1,177 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/tidewire/tidewire/cluster"
+	"github.com/tidewire/tidewire/internal/explain"
+	"github.com/tidewire/tidewire/proto/wire"
+	"github.com/tidewire/tidewire/storage"
+)
+
+// What ends a node that has lost its disk.
+var (
+	// ErrDataDirLost: the data directory was removed, replaced or unmounted while the node ran.
+	ErrDataDirLost = errors.New("the data directory is not the one the node opened")
+	// ErrReadOnly: its file system became read-only while the node ran.
+	ErrReadOnly = errors.New("the file system of the data directory is read-only")
+)
+
+// space keeps some of the disk free. Publishes are refused before the floor is touched, so that what
+// goes on without them (Raft, the catalog, retention, deletes, what was admitted) has room.
+type space struct {
+	full     atomic.Bool  // publishes are refused
+	free     atomic.Int64 // bytes, when last looked at
+	total    atomic.Int64
+	floor    atomic.Int64 // bytes; 0: none is kept
+	left     atomic.Int64 // bytes that may be admitted before somebody looks again
+	identity fs.FileInfo  // of the data directory
+}
+
+// spaceInterval is how often the disk is looked at. What is admitted between is counted, so that no burst
+// overruns the floor.
+const spaceInterval = time.Second
+
+// frameCost is what a stored batch costs beside its bytes, roughly: most entries hold several batches.
+const frameCost = 64
+
+// took counts an admitted batch. Event loops call it.
+func (s *space) took(bytes int64) {
+	if s.left.Add(-bytes-frameCost) <= 0 && s.floor.Load() > 0 {
+		s.full.Store(true) // until the disk has been looked at
+	}
+}
+
+// refusal is what a client is told that would use the disk.
+func (s *space) refusal() error {
+	return &wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: spaceInterval, Value: uint64(s.floor.Load()),
+		Message: fmt.Sprintf("the disk is almost full: %d bytes are free and %d are kept so; nothing is stored until some are freed", s.free.Load(), s.floor.Load())}
+}
+
+// DiskState is how the disk stands.
+type DiskState struct {
+	Free, Total int64 // bytes
+	Floor       int64 // bytes kept free
+	Full        bool  // publishes are refused
+}
+
+// diskState tells how the disk stood a moment ago, for metrics and readiness.
+func (n *Node) diskState() DiskState {
+	s := &n.space
+	return DiskState{Free: s.free.Load(), Total: s.total.Load(), Floor: s.floor.Load(), Full: s.full.Load()}
+}
+
+// openSpace looks at the disk for the first time.
+func (n *Node) openSpace() (err error) {
+	if n.space.identity, err = os.Stat(n.data.dir); err != nil {
+		return err
+	}
+	return n.lookAtDisk()
+}
+
+// watchDisk looks after the disk until the node stops.
+func (n *Node) watchDisk() {
+	tick := time.NewTicker(spaceInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-n.ctx.Done():
+			return
+		}
+		err := n.sameDisk()
+		if err == nil {
+			err = n.lookAtDisk()
+		}
+		if errors.Is(err, ErrDataDirLost) || errors.Is(err, ErrReadOnly) {
+			n.fatal(err)
+			return
+		}
+		if err != nil {
+			n.log.Warn("the disk cannot be looked at", zap.Error(err)) // a write will tell
+		}
+	}
+}
+
+// sameDisk reports whether the data directory is still what was opened: files that are open live on after
+// they were removed or unmounted, and nobody would find what is acknowledged into them.
+func (n *Node) sameDisk() error {
+	now, err := os.Stat(n.data.dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %s is gone", ErrDataDirLost, n.data.dir)
+	case err != nil:
+		return err
+	case !os.SameFile(now, n.space.identity):
+		return fmt.Errorf("%w: %s is another directory now", ErrDataDirLost, n.data.dir)
+	}
+	if readOnly(n.data.dir) {
+		return fmt.Errorf("%w: %s", ErrReadOnly, n.data.dir)
+	}
+	return nil
+}
+
+// lookAtDisk decides whether publishes are taken.
+func (n *Node) lookAtDisk() error {
+	s := &n.space
+	admitted := n.budget.Used() // read before free: what is written meanwhile is counted twice, not never
+	free, total, err := n.data.fs.Space()
+	if err != nil {
+		return err
+	}
+	floor := n.config().MinFree
+	switch {
+	case floor == 0:
+		floor = min(total/20, 1<<30)
+	case floor < 0:
+		floor = 0
+	}
+	s.total.Store(total)
+	s.free.Store(free)
+	if s.floor.Swap(floor) != floor {
+		n.pool.SetFloor(2 * floor)
+	}
+	left := free - floor - admitted
+	s.left.Store(left)
+	was := s.full.Load()
+	full := floor > 0 && (left <= 0 || was && left < floor/8) // a little more to begin again, lest it flicker
+	if full {
+		n.pool.Shrink()
+	}
+	s.full.Store(full)
+	told := n.toldFull
+	n.toldFull = full
+	switch {
+	case full && !told:
+		n.log.Error("the disk is almost full: publishes and new streams are refused, reads and deletes go on. Free space, or delete or shorten streams",
+			zap.Stringer("id", explain.DiskAlmostFull), zap.Int64("free", free), zap.Int64("kept", floor), zap.Int64("total", total))
+	case !full && told:
+		n.log.Info("there is space again: publishes are taken", zap.Int64("free", free), zap.Int64("kept", floor))
+	}
+	return nil
+}
+
+// failureID is the number of what ends a node.
+func failureID(err error) explain.ID {
+	switch {
+	case errors.Is(err, ErrDataDirLost):
+		return explain.DataDirLost
+	case errors.Is(err, ErrReadOnly), errors.Is(err, syscall.EROFS):
+		return explain.ReadOnlyDisk
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return explain.DiskFull
+	case errors.Is(err, cluster.ErrCatalog):
+		return explain.CatalogUnreadable
+	case errors.Is(err, storage.ErrFailed):
+		return explain.WriteFailed
+	}
+	return explain.NodeFailed
+}

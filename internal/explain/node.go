@@ -1,0 +1,43 @@
+package explain
+
+// Why a node does not start (3000 on), and why one that runs ends or refuses (4000 on).
+const (
+	DataDirInUse    ID = 3001
+	DataDirForeign  ID = 3002
+	DataDirNewer    ID = 3003
+	DataDirDamaged  ID = 3004
+	DataDirReadOnly ID = 3005
+	DataDirNoDir    ID = 3006
+	DataDirDenied   ID = 3007
+
+	NodeFailed        ID = 4000
+	WriteFailed       ID = 4001
+	DiskFull          ID = 4002
+	ReadOnlyDisk      ID = 4003
+	DataDirLost       ID = 4004
+	CatalogUnreadable ID = 4005
+	DiskAlmostFull    ID = 4010
+)
+
+var nodeEntries = []Entry{
+	{DataDirInUse, "the data directory is in use", "Another process, which the message names, runs on it; two would destroy it.", "Stop that process first, or name another directory."},
+	{DataDirForeign, "the data directory is not a node's", "It holds other things and no node.json, or files of another cluster or partition.", "Name an empty directory, or put back what belongs there."},
+	{DataDirNewer, "the data directory has a newer format", "A newer version of Tidewire wrote it.", "Run the version that wrote it, or a newer one. Nothing was changed."},
+	{DataDirDamaged, "the data directory is damaged", "A file that the node needs is missing or does not pass its checksum.", "Run `tidewire log verify DIR`, which names it, and put it back from a copy. Nothing was changed."},
+	{DataDirReadOnly, "the data directory is on a read-only file system", "It is mounted read-only, perhaps by the kernel after an error (see dmesg).", "Name a directory that can be written to, or check the file system and mount it for writing."},
+	{DataDirNoDir, "the data directory is no directory", "The path, or a part of it, is a file.", "Name a directory."},
+	{DataDirDenied, "the data directory may not be written to", "The user the node runs as has no right to.", "Give the directory to that user, or name another."},
+
+	{NodeFailed, "the node failed", "Something went wrong that should not have; the log line says what.", "Start the node again, and report it with the log."},
+	{WriteFailed, "a write failed", "The kernel reported an error of a write or sync. Nothing more was acknowledged; what was acknowledged is on disk. A failed sync is never tried again: the kernel may have dropped what it could not write.",
+		"Look at the disk (dmesg, SMART), then start the node again: it recovers what is on disk."},
+	{DiskFull, "the disk is full", "Something else filled the disk faster than the node could refuse publishes, or the node was told to keep no space free. Nothing acknowledged is lost.",
+		"Free space on the file system of the data directory (df), then start the node again."},
+	{ReadOnlyDisk, "the file system became read-only", "Somebody remounted it, or the kernel did after an error. Nothing acknowledged is lost.",
+		"Look at dmesg, check the file system (fsck), mount it for writing, then start the node again."},
+	{DataDirLost, "the data directory is gone", "It was removed, replaced or unmounted while the node ran. The node stops rather than acknowledge into files that nobody would find.",
+		"Mount it or put it back, then start the node again."},
+	{CatalogUnreadable, "the catalog cannot be read", "The log of what streams there are does not decode. Nothing was changed or deleted.", "Run `tidewire log verify DIR`, and put the directory back from a copy."},
+	{DiskAlmostFull, "the disk is almost full", "Less is free than the node keeps (by default the smaller of 5 % and 1 GiB). Publishes and new streams are refused, clients try again by themselves; reads, deletes and retention go on.",
+		"Free space, or delete streams or shorten their retention: publishing goes on by itself within seconds."},
+}
