@@ -51,7 +51,8 @@ type talk struct {
 	sent      int // frames
 	begun     int // requests of any kind
 	requests  int // of them, those with one answer
-	opening   int // OPENs not answered
+	opening   int // OPENs sent
+	opened    int // OPENEDs that came
 	closed    int // CLOSEs and UNSUBSCRIBEs
 	foreign   int // frames that are none of the above
 	answers   int // final ones
@@ -286,10 +287,9 @@ func (x *exchange) received(f wire.Frame) {
 	case wire.OpOpened:
 		var o wire.Opened
 		err = o.Decode(f.Body)
-		if c.opening == 0 {
+		if c.opened++; c.opened > c.opening {
 			x.fail("OPENED on Corr %d, which did not ask", f.Corr)
 		}
-		c.opening--
 		if o.Producer != 0 {
 			x.p.minted = append(x.p.minted, o.Producer)
 		}
@@ -329,19 +329,18 @@ func (x *exchange) errored(f wire.Frame) {
 		}
 		x.over = true
 	case e.Bits&wire.ErrorOneBatch != 0:
-		for _, b := range c.batches {
-			if !b.answered && b.Sequence == e.Sequence {
-				b.answered = true
-				return
+		for _, excused := range []bool{false, true} {
+			for _, b := range c.batches {
+				if !b.answered && b.excused == excused && b.Sequence == e.Sequence {
+					b.answered = true
+					return
+				}
 			}
 		}
 		x.fail("%v about a batch at sequence %d of Corr %d that has been answered or was never sent", &e, e.Sequence, f.Corr)
 	case e.Bits&wire.ErrorEndsCorr != 0:
 		c.terminal = true
 		c.answers++
-		if c.opening > 0 {
-			c.opening--
-		}
 		for _, b := range c.batches {
 			b.excused = true
 		}
@@ -352,21 +351,30 @@ func (x *exchange) acked(c *talk, corr uint32, a wire.Ack) {
 	if a.Quorum != 1 || a.Voters != 1 {
 		x.fail("ACK %+v of a node alone", a)
 	}
-	for at, offset, end := a.Sequence, a.Offset, a.Sequence+a.Count; at < end; {
-		var found *sentBatch
-		for _, b := range c.batches {
-			if !b.answered && b.valid && b.Sequence == at && at+uint64(b.Count) <= end {
-				found = b
-				break
-			}
-		}
-		if found == nil {
-			x.fail("ACK %+v on Corr %d: no batch at sequence %d waits for an answer", a, corr, at)
-		}
-		found.answered, found.acked, found.offset = true, true, offset
-		at += uint64(found.Count)
-		offset += uint64(found.Count)
+	if !c.cover(a.Sequence, a.Sequence+a.Count, a.Offset) {
+		x.fail("ACK %+v on Corr %d covers what no batches that wait for an answer make up", a, corr)
 	}
+}
+
+// cover answers the batches of which [sequence, end) is made, from offset on; those that an error
+// may have answered come last. It reports whether there are such.
+func (c *talk) cover(sequence, end, offset uint64) bool {
+	if sequence == end {
+		return true
+	}
+	for _, excused := range []bool{false, true} {
+		for _, b := range c.batches {
+			if b.answered || !b.valid || b.excused != excused || b.Sequence != sequence || sequence+uint64(b.Count) > end {
+				continue
+			}
+			b.answered, b.acked, b.offset = true, true, offset
+			if c.cover(sequence+uint64(b.Count), end, offset+uint64(b.Count)) {
+				return true
+			}
+			b.answered, b.acked = false, false
+		}
+	}
+	return false
 }
 
 func (x *exchange) records(c *talk, f wire.Frame) error {
@@ -433,7 +441,7 @@ func (x *exchange) due() bool {
 		if c.requests == 1 && c.sent == 1 && c.answers == 0 {
 			return true
 		}
-		if c.requests == 0 && c.opening == 1 && c.sent == 1 {
+		if c.opening == 1 && c.sent == 1 && c.opened+c.answers == 0 {
 			return true
 		}
 	}

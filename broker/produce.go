@@ -137,7 +137,7 @@ func (s *session) publish(f wire.Frame) error {
 		var ok bool
 		if p, ok = s.conversations[f.Corr].(*producer); !ok || !p.opened {
 			// Not the end of the connection: after an OPEN was refused, batches sent behind it arrive.
-			s.refuse(f.Corr, &wire.Error{Code: wire.CodeState, Bits: wire.ErrorEndsCorr,
+			s.misplaced(f.Corr, &wire.Error{Code: wire.CodeState, Bits: wire.ErrorEndsCorr,
 				Message: fmt.Sprintf("PUBLISH on Corr %d, which is no opened producer", f.Corr)})
 			return nil
 		}

@@ -32,6 +32,9 @@ func (r *request) end() {
 
 // request serves the ops that begin a conversation. An error it returns ends the connection.
 func (s *session) request(f wire.Frame) error {
+	if err := s.free(f.Corr); err != nil {
+		return err // before all else: an answer would seem to be to the conversation that is open
+	}
 	if s.state == stateDraining {
 		s.refuseRequest(f.Corr, errDraining)
 		return nil
@@ -136,12 +139,9 @@ func (s *session) authorize(action auth.Action, resource string) error {
 func (s *session) metadata(corr uint32, m *wire.Metadata) error {
 	n := s.node
 	state := n.catalog.State()
-	if _, taken := s.conversations[corr]; taken || corr == 0 {
-		return s.converse(corr, nil)
-	}
-	if s.backlog() > sessionBacklog {
+	if waits := s.backlog(); waits > sessionBacklog || waits > smallPartial && n.outbound.Load() > n.config().OutboundMemory {
 		return &wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: 10 * time.Millisecond,
-			Message: fmt.Sprintf("%d bytes wait for this client to read them: read before asking more", s.backlog())}
+			Message: fmt.Sprintf("%d bytes wait for this client to read them: read before asking more", waits)}
 	}
 	switch m.Select {
 	case wire.SelectAll:

@@ -258,7 +258,7 @@ func (s *session) hello(f wire.Frame) error {
 // frame serves one frame of a client that was welcomed. An error it returns ends the connection.
 func (s *session) frame(f wire.Frame) error {
 	if f.Version != 0 || !f.Op.Known() {
-		s.refuse(f.Corr, &wire.Error{Code: wire.CodeUnsupported, Bits: wire.ErrorEndsCorr,
+		s.misplaced(f.Corr, &wire.Error{Code: wire.CodeUnsupported, Bits: wire.ErrorEndsCorr,
 			Message: fmt.Sprintf("%s version %d is not served by protocol version %d", f.Op, f.Version, wire.Version)})
 		return nil
 	}
@@ -284,7 +284,7 @@ func (s *session) frame(f wire.Frame) error {
 	case wire.OpMetadata, wire.OpCreate, wire.OpDelete, wire.OpOpen, wire.OpFetch, wire.OpSub:
 		return s.request(f)
 	case wire.OpConsumed:
-		s.refuse(f.Corr, &wire.Error{Code: wire.CodeUnsupported, Bits: wire.ErrorEndsCorr, Message: "CONSUMED: this node has no named consumers"})
+		s.misplaced(f.Corr, &wire.Error{Code: wire.CodeUnsupported, Bits: wire.ErrorEndsCorr, Message: "CONSUMED: this node has no named consumers"})
 		return nil
 	}
 	return &wire.Error{Code: wire.CodeState, Message: fmt.Sprintf("%s is not for a client to send here", f.Op)}
@@ -376,6 +376,13 @@ func (s *session) refuse(corr uint32, err error) {
 	s.out = we.AppendTo(s.output(), corr)
 }
 
+// misplaced answers a frame that its Corr has no use for with an error that ends the Corr, and ends
+// what is open there: the client is told that it is over, and may use the number again.
+func (s *session) misplaced(corr uint32, err error) {
+	s.finish(corr)
+	s.refuse(corr, err)
+}
+
 // fatal answers with an error that ends the connection.
 func (s *session) fatal(err error) {
 	we := *s.node.wireError(err)
@@ -427,17 +434,25 @@ func (s *session) closed(err error) {
 
 // converse registers a conversation under corr, unless that is taken or too many are open.
 func (s *session) converse(corr uint32, c conversation) error {
-	if corr == 0 {
-		return &wire.Error{Code: wire.CodeState, Message: "a request needs a Corr of its own, 1 or above"}
-	}
-	if _, taken := s.conversations[corr]; taken {
-		return &wire.Error{Code: wire.CodeState, Message: fmt.Sprintf("Corr %d is in use: its conversation has not ended", corr)}
+	if err := s.free(corr); err != nil {
+		return err
 	}
 	if len(s.conversations) >= s.node.config().MaxConversations {
 		return &wire.Error{Code: wire.CodeLimit, Bits: wire.ErrorEndsCorr, Value: uint64(s.node.config().MaxConversations),
 			Message: fmt.Sprintf("%d conversations on this connection, limit %d: end some", len(s.conversations), s.node.config().MaxConversations)}
 	}
 	s.conversations[corr] = c
+	return nil
+}
+
+// free refuses a Corr that no conversation can begin on.
+func (s *session) free(corr uint32) error {
+	if corr == 0 {
+		return &wire.Error{Code: wire.CodeState, Message: "a request needs a Corr of its own, 1 or above"}
+	}
+	if _, taken := s.conversations[corr]; taken {
+		return &wire.Error{Code: wire.CodeState, Message: fmt.Sprintf("Corr %d is in use: its conversation has not ended", corr)}
+	}
 	return nil
 }
 
@@ -467,7 +482,7 @@ func (s *session) endConversation(f wire.Frame) error {
 			return nil
 		}
 	}
-	s.refuse(f.Corr, &wire.Error{Code: wire.CodeState, Bits: wire.ErrorEndsCorr,
+	s.misplaced(f.Corr, &wire.Error{Code: wire.CodeState, Bits: wire.ErrorEndsCorr,
 		Message: fmt.Sprintf("%s on Corr %d, where there is nothing of that kind", f.Op, f.Corr)})
 	return nil
 }

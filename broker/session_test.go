@@ -159,3 +159,56 @@ func TestPartialFramesAreBounded(t *testing.T) {
 	}
 	neighbour.fill(neighbour.streamOf("a"), 0, values("a", 3, "%d"))
 }
+
+// What is told to be over is over: after an ERROR that ends a Corr nothing more comes on it, and its
+// number may be used again.
+func TestEndsCorrEndsIt(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	st := p.streamOf("a")
+	sub := p.subscribe(wire.Subscribe{Filter: "a"})
+	for name, frame := range map[string][]byte{
+		"unknown op":  wire.Frame{Op: 200, Corr: sub}.AppendTo(nil),
+		"version":     wire.Frame{Op: wire.OpCredit, Version: 2, Corr: sub}.AppendTo(nil),
+		"CONSUMED":    (&wire.Consumed{Outcome: wire.OutcomeDone, Count: 1}).AppendTo(nil, sub),
+		"PUBLISH":     wire.AppendPublish(nil, sub, batch(t, 0, message{"a", "", "v"})),
+		"CLOSE":       wire.AppendEmpty(nil, wire.OpClose, sub),
+		"UNSUBSCRIBE": wire.AppendEmpty(wire.AppendEmpty(nil, wire.OpUnsub, sub), wire.OpUnsub, sub), // OK, and an ERROR
+	} {
+		p.send(frame)
+		f, err := p.read()
+		for ; err == nil && f.Op != wire.OpError; f, err = p.read() {
+		}
+		var e wire.Error
+		if err != nil || e.Decode(f.Body) != nil || e.Bits&wire.ErrorEndsCorr == 0 {
+			t.Fatalf("%s: %s %v, %v", name, f.Op, &e, err)
+		}
+		p.fill(st, 0, values("a", 3, "%d")) // nothing of it is pushed: fill would meet it
+		p.send((&wire.Subscribe{Filter: "a", Credit: 1 << 20, Start: wire.Start{From: wire.FromNext}}).AppendTo(nil, sub))
+		if f := p.recv(wire.OpOK); f.Corr != sub {
+			t.Fatalf("%s: OK on %d, want %d", name, f.Corr, sub)
+		}
+	}
+}
+
+// A request on a Corr in use ends the connection, whatever else is wrong with it: an answer to it would
+// seem to end the conversation there.
+func TestRequestOnACorrInUse(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	for name, frame := range map[string][]byte{
+		"FETCH":    (&wire.Fetch{Stream: 1 << 40}).AppendTo(nil, 1),
+		"OPEN":     (&wire.Open{Stream: 1 << 40}).AppendTo(nil, 1),
+		"METADATA": (&wire.Metadata{Select: wire.SelectStream, Name: "none"}).AppendTo(nil, 1),
+		"SUB":      (&wire.Subscribe{Filter: "a..b", Credit: 1}).AppendTo(nil, 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := connect(t, n)
+			if sub := p.subscribe(wire.Subscribe{Filter: "a"}); sub != 1 {
+				t.Fatal(sub)
+			}
+			p.send(frame)
+			p.recvError(wire.CodeState)
+			p.recvEnd()
+		})
+	}
+}
