@@ -43,6 +43,9 @@ func recordRPC(t *testing.T) {
 	if _, err := healthpb.NewHealthClient(cc).Check(ctx, &healthpb.HealthCheckRequest{}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := healthpb.NewHealthClient(cc).Check(ctx, &healthpb.HealthCheckRequest{Service: "nothing"}); status.Code(err) != codes.NotFound {
+		t.Fatal(err)
+	}
 	for _, invented := range []string{"/a/b", "/c/d"} {
 		err := cc.Invoke(ctx, invented, &healthpb.HealthCheckRequest{}, &healthpb.HealthCheckResponse{})
 		if status.Code(err) != codes.Unimplemented {
@@ -56,13 +59,13 @@ func TestRPC(t *testing.T) {
 	m := New(Config{State: func() State { return State{} }})
 	before := rpcCounts(t, m)
 	recordRPC(t)
-	const check = "grpc.health.v1.Health/Check OK"
+	const check, missing = "grpc.health.v1.Health/Check OK", "grpc.health.v1.Health/Check NOT_FOUND"
 	for deadline := time.Now().Add(patience); ; { // the last event of a call may follow its answer
 		after := rpcCounts(t, m)
-		if len(after) > 1 {
-			t.Fatalf("series %v, want that of the one method that exists", after)
+		if len(after) > 2 {
+			t.Fatalf("series %v, want those of the one method that exists", after)
 		}
-		if after[check]-before[check] == 1 {
+		if after[check]-before[check] == 1 && after[missing]-before[missing] == 1 {
 			break
 		}
 		if time.Now().After(deadline) {

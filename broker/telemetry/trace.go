@@ -83,7 +83,8 @@ func NewTracer(cfg TraceConfig) (*Tracer, error) {
 	t.stages = t.provider.Tracer("github.com/tidewire/tidewire/broker")
 	t.before = octrace.DefaultTracer
 	opencensus.InstallTraceBridge(opencensus.WithTracerProvider(t.provider))
-	t.bridge = octrace.DefaultTracer
+	t.bridge = statusTracer{octrace.DefaultTracer}
+	octrace.DefaultTracer = t.bridge
 	return t, nil
 }
 
