@@ -82,14 +82,10 @@ func (n *Node) eachPartition(f func(stream string, number int, p *partition)) {
 	}
 }
 
-// checkDisk asks for the space there is: what is refused below a floor is decided elsewhere.
+// checkDisk looks at what was found a moment ago: a file system that hangs must not hang its readers.
 func (n *Node) checkDisk() error {
-	free, _, err := n.data.fs.Space()
-	switch {
-	case err != nil:
-		return fmt.Errorf("the file system of the data directory does not answer: %w", err)
-	case free == 0:
-		return errors.New("the file system of the data directory is full: make room")
+	if d := n.diskState(); d.Full {
+		return fmt.Errorf("the disk is almost full: %d bytes are free and %d are kept so; publishes are refused until some are freed", d.Free, d.Floor)
 	}
 	return nil
 }

@@ -55,9 +55,8 @@ func (n *Node) measure() telemetry.State {
 		PoolBytes: n.pool.Bytes(), WriteAge: n.writeAge(), Failed: n.Err() != nil,
 		Groups: 1, CommitLag: n.catalog.CommitLag(), Held: make(map[string]telemetry.Held),
 	}
-	if free, total, err := n.data.fs.Space(); err == nil {
-		s.DiskKnown, s.DiskFree, s.DiskTotal = true, free, total
-	}
+	disk := n.diskState()
+	s.DiskFree, s.DiskTotal, s.DiskFloor = disk.Free, disk.Total, disk.Floor
 	if n.catalog.Leads() {
 		s.Leaders++
 	}

@@ -121,10 +121,9 @@ func (c *collector) collectState(tell teller, s *State) {
 		tell(memoryUsed, float64(b.Used), b.Name)
 		tell(memoryLimit, float64(b.Limit), b.Name)
 	}
-	if s.DiskKnown {
-		tell(diskFree, float64(s.DiskFree))
-		tell(diskTotal, float64(s.DiskTotal))
-	}
+	tell(diskFree, float64(s.DiskFree))
+	tell(diskTotal, float64(s.DiskTotal))
+	tell(diskFloor, float64(s.DiskFloor))
 	tell(logBytes, float64(s.LogBytes))
 	tell(logSegments, float64(s.LogSegments))
 	tell(poolBytes, float64(s.PoolBytes))

@@ -33,12 +33,11 @@ type State struct {
 	Connections, HTTP1, HTTP2, ConnectionsLimit int64
 	Memory                                      []Budget
 
-	DiskKnown           bool // false: the file system did not tell
-	DiskFree, DiskTotal int64
-	LogBytes, PoolBytes int64
-	LogSegments         int
-	WriteAge            time.Duration
-	Failed              bool
+	DiskFree, DiskTotal, DiskFloor int64
+	LogBytes, PoolBytes            int64
+	LogSegments                    int
+	WriteAge                       time.Duration
+	Failed                         bool
 
 	Groups, Leaders int
 	CommitLag       uint64
