@@ -73,6 +73,12 @@ type Config struct {
 	HandshakeTimeout time.Duration
 	// IdleTimeout is how long a client may be silent. Default 2 min.
 	IdleTimeout time.Duration
+	// FrameTimeout is how long a frame that has begun to arrive may stand still; one that is older has to arrive at
+	// 4 KiB a second. Default 30 s.
+	FrameTimeout time.Duration
+	// SlowConsumerTimeout is how long a client may leave what waits for it: it is closed when it took neither all nor
+	// 64 KiB of it in that time. Default 30 s.
+	SlowConsumerTimeout time.Duration
 	// DrainTimeout is how long Stop waits for clients to take what is theirs. Default 10 s.
 	DrainTimeout time.Duration
 	// DeleteGrace is how long a deleted stream's data are kept. Default 24 h.
@@ -163,6 +169,8 @@ func (c Config) withDefaults() Config {
 	def(&c.PoolBytes, 1<<30)
 	dur(&c.HandshakeTimeout, 5*time.Second)
 	dur(&c.IdleTimeout, 2*time.Minute)
+	dur(&c.FrameTimeout, 30*time.Second)
+	dur(&c.SlowConsumerTimeout, 30*time.Second)
 	dur(&c.DrainTimeout, 10*time.Second)
 	dur(&c.DeleteGrace, 24*time.Hour)
 	dur(&c.ClockSettle, time.Hour)

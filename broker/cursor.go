@@ -2,6 +2,9 @@ package broker
 
 import (
 	"errors"
+	"runtime/debug"
+
+	"go.uber.org/zap"
 
 	"github.com/tidewire/tidewire/proto/wire"
 	"github.com/tidewire/tidewire/raft"
@@ -117,7 +120,7 @@ func (c *cursor) feed() {
 	s := c.session
 	for turn := 0; c.state == cursorIdle && s.state != stateClosed && !s.closing; {
 		if turn > turnBytes {
-			s.loop.post(c.feed)
+			s.loop.post(func() { c.contained((*cursor).feed) })
 			return
 		}
 		switch {
@@ -298,8 +301,14 @@ func (c *cursor) submit() {
 	c.session.node.readers.submit(job{cursor: c})
 }
 
-// run does what the cursor was handed over for, off the loop.
+// run does what the cursor was handed over for, off the loop. A panic becomes an error of this read.
 func (c *cursor) run() {
+	defer func() {
+		if r := recover(); r != nil {
+			c.session.log.Error("panic reading for a connection", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
+			c.frame, c.err = c.frame[:0], errPanic
+		}
+	}()
 	if c.leaving { // a frame that is pending stays
 		c.reader.Leave()
 		c.cold = false

@@ -94,7 +94,7 @@ func (f *fetch) ready(*cursor, int) bool {
 func (f *fetch) caughtUp(c *cursor) bool {
 	if wait := time.Until(f.deadline); wait > 0 {
 		if f.timer == nil {
-			f.timer = time.AfterFunc(wait, func() { f.session.loop.post(f.timeout) })
+			f.timer = time.AfterFunc(wait, func() { f.session.loop.post(func() { f.cursor.contained(func(*cursor) { f.timeout() }) }) })
 		}
 		return true
 	}

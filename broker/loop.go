@@ -26,6 +26,7 @@ type loop struct {
 	sweeping bool         // a sweep is due
 	count    *telemetry.Loop
 	heart    heart
+	shared   bool // inside what other loops share: a panic there ends the process
 
 	mu      sync.Mutex // guards mail and waking; never held while anything blocks
 	mail    mailbox
@@ -88,7 +89,7 @@ func (l *loop) Run(context.Context) error {
 	l.mu.Unlock()
 
 	for i, p := range mail.done {
-		p.producer.done(p)
+		p.producer.contained(p)
 		mail.done[i] = nil
 	}
 	for i, w := range mail.advanced {
@@ -130,7 +131,7 @@ func (l *loop) flush() {
 	}
 	l.filled = l.filled[:0]
 	for i := 0; i < len(l.touched); i++ { // a write that fails closes a session, which may touch others
-		l.touched[i].flush()
+		l.touched[i].contained((*session).flush)
 		l.touched[i] = nil
 	}
 	l.touched = l.touched[:0]
@@ -177,7 +178,7 @@ func (l *loop) unpark() {
 	for _, c := range parked {
 		if c.state == cursorParked {
 			c.state = cursorIdle
-			c.feed()
+			c.contained((*cursor).feed)
 		}
 	}
 }
@@ -190,8 +191,10 @@ func (l *loop) sweep() {
 	l.sweeping = false
 	now := time.Now()
 	for s := range l.sessions {
-		s.account() // gnet sends on by itself, and tells nobody
-		s.checkDeadlines(now)
+		s.contained(func(s *session) {
+			s.account() // gnet sends on by itself, and tells nobody
+			s.checkDeadlines(now)
+		})
 	}
 	l.sweepLater()
 }

@@ -81,6 +81,7 @@ type Node struct {
 	failureCh chan struct{}
 
 	connections  atomic.Int64
+	closures     closures
 	outbound     atomic.Int64 // bytes that clients have not taken, and that reads for them may hold
 	inbound      atomic.Int64 // bytes of frames that have not arrived whole
 	publications sync.Pool

@@ -36,6 +36,12 @@ type publication struct {
 	span     *telemetry.Span // nil: not traced
 }
 
+// contained is done; a panic in it costs the producer's session and no other.
+func (p *producer) contained(pub *publication) {
+	defer p.session.contain()
+	p.done(pub)
+}
+
 // done answers the batch, on the loop. Ranges that continue each other are gathered into one
 // ACK, which is written when the round ends or a range does not continue.
 func (p *producer) done(pub *publication) {
@@ -164,7 +170,10 @@ func (s *session) publish(f wire.Frame) error {
 	s.inFlight += pub.bytes
 	s.node.space.took(pub.bytes)
 	p.waiting++
-	if err := p.part.raft.Enqueue(&pub.Pending, b.Bytes); err != nil {
+	s.loop.shared = true
+	err = p.part.raft.Enqueue(&pub.Pending, b.Bytes)
+	s.loop.shared = false
+	if err != nil {
 		pub.Err = err
 		p.done(pub)
 		return nil

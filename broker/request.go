@@ -2,9 +2,13 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/tidewire/tidewire/auth"
 	"github.com/tidewire/tidewire/cluster"
@@ -115,8 +119,9 @@ func (s *session) later(corr uint32, work func(context.Context) error, answer fu
 	ctx, cancel := context.WithTimeout(s.node.ctx, requestTimeout)
 	r.cancel = cancel
 	s.node.requests.Go(func() {
-		err := work(ctx)
+		err := s.node.guarded(func() error { return work(ctx) })
 		s.loop.post(func() {
+			defer s.contain()
 			if s.state == stateClosed || s.conversations[corr] != conversation(r) {
 				return
 			}
@@ -129,6 +134,21 @@ func (s *session) later(corr uint32, work func(context.Context) error, answer fu
 		})
 	})
 	return nil
+}
+
+// errPanic stands for a panic that was contained and logged; a client learns that the node failed.
+var errPanic = errors.New("the node panicked; see above in the log")
+
+// guarded makes an error of a panic in work for one client, off the loops. Locks that work holds are released by
+// defer, and what they guard is replaced whole or belongs to the catalog, which proposes before it changes.
+func (n *Node) guarded(work func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			n.log.Error("panic serving a request", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
+			err = errPanic
+		}
+	}()
+	return work()
 }
 
 func (s *session) authorize(action auth.Action, resource string) error {

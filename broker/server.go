@@ -40,6 +40,7 @@ func (s *server) OnTraffic(c gnet.Conn) gnet.Action {
 func (s *server) OnClose(c gnet.Conn, err error) gnet.Action {
 	s.node.connections.Add(-1)
 	if sess, ok := c.Context().(*session); ok {
+		defer sess.contain()
 		sess.closed(err)
 	}
 	return gnet.None

@@ -64,6 +64,7 @@ type session struct {
 	wire         bool  // counted as a connection of the wire protocol
 	welcomed     bool  // counted as a session
 	since, heard time.Time
+	progress     progress
 }
 
 func newSession(l *loop, c gnet.Conn) *session {
@@ -88,6 +89,7 @@ func (s *session) traffic() {
 	}
 	s.heard = time.Now()
 	if s.conn.InboundBuffered() < s.need {
+		s.progress.arrived(true, false, s.heard)
 		s.countPartial()
 		return // spares gnet putting a large frame together at each of its pieces
 	}
@@ -123,6 +125,7 @@ func (s *session) traffic() {
 	if used > 0 { // gnet takes 0 for everything
 		_, _ = s.conn.Discard(used)
 	}
+	s.progress.arrived(s.conn.InboundBuffered() > 0, used > 0, s.heard)
 	s.countPartial()
 }
 
@@ -322,6 +325,7 @@ func (s *session) flush() {
 	if len(s.out) > 0 {
 		out := s.out
 		s.out = nil
+		s.progress.written += int64(len(out))
 		_, err := s.conn.Write(out) // may close the session before it returns
 		s.loop.release(out)
 		if err != nil || s.state == stateClosed {
@@ -329,8 +333,7 @@ func (s *session) flush() {
 		}
 		s.account()
 		if unsent := s.conn.OutboundBuffered(); unsent > maxUnsent {
-			s.log.Warn("client does not read its answers, closed", zap.Int("unsent", unsent))
-			_ = s.loop.events.Close(s.conn)
+			s.drop(closedUnsent, "client does not read its answers, closed")
 			return
 		}
 	}
@@ -399,20 +402,6 @@ func (s *session) goaway() {
 		Message: "the node is stopping: what is in flight is answered, connect again elsewhere or later"}
 	s.out = g.AppendTo(s.output(), 0)
 	s.state = stateDraining
-}
-
-func (s *session) checkDeadlines(now time.Time) {
-	switch {
-	case s.shut && now.Sub(s.heard) > lingering, s.closing && now.Sub(s.heard) > s.node.config().DrainTimeout:
-		_ = s.loop.events.Close(s.conn)
-	case s.closing:
-	case s.state < stateReady:
-		if now.Sub(s.since) > s.node.config().HandshakeTimeout {
-			s.fatal(&wire.Error{Code: wire.CodeIdle, Message: fmt.Sprintf("no HELLO within %s", s.node.config().HandshakeTimeout)})
-		}
-	case now.Sub(s.heard) > s.node.config().IdleTimeout:
-		s.fatal(&wire.Error{Code: wire.CodeIdle, Message: fmt.Sprintf("nothing heard for %s: send PING when there is nothing else", s.node.config().IdleTimeout)})
-	}
 }
 
 // closed lets go of everything; gnet has closed the connection.
@@ -497,9 +486,20 @@ func (s *session) uncount() {
 	}
 }
 
-// contain keeps a panic in serving one connection from ending the process, and its neighbours.
+// contained does something for the session; a panic in it costs this one and no other.
+func (s *session) contained(do func(*session)) {
+	defer s.contain()
+	do(s)
+}
+
+// contain keeps a panic in serving one connection from ending the process, and its neighbours. It does not contain one
+// in what all partitions' clients share: see loop.shared.
 func (s *session) contain() {
-	if r := recover(); r != nil && s.state == stateClosed {
+	r := recover()
+	if r != nil && s.loop.shared {
+		panic(r) // others would go on with what was half changed
+	}
+	if r != nil && s.state == stateClosed {
 		s.loop.count.Panics.Add(1)
 		s.log.Error("panic serving a connection that has gone", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
 	} else if r != nil {

@@ -229,19 +229,23 @@ func (sub *subscription) feed() {
 // follow has subscriptions of this loop read partitions that have started.
 func (l *loop) follow(started []*partition) {
 	for s := range l.sessions {
-		for _, conv := range s.conversations {
-			sub, ok := conv.(*subscription)
-			if !ok {
-				continue
-			}
-			for _, p := range started {
-				if st := p.stream(); overlaps(st, sub.pattern) {
-					if err := s.roomForCursors(sub.pattern, 1); err != nil {
-						s.refuse(sub.corr, err) // it goes on with what it has
-						break
-					}
-					sub.attach(partKey{st.ID, p.number}, p, wire.Start{From: wire.FromFirst})
+		s.contained(func(s *session) { s.follow(started) })
+	}
+}
+
+func (s *session) follow(started []*partition) {
+	for _, conv := range s.conversations {
+		sub, ok := conv.(*subscription)
+		if !ok {
+			continue
+		}
+		for _, p := range started {
+			if st := p.stream(); overlaps(st, sub.pattern) {
+				if err := s.roomForCursors(sub.pattern, 1); err != nil {
+					s.refuse(sub.corr, err) // it goes on with what it has
+					break
 				}
+				sub.attach(partKey{st.ID, p.number}, p, wire.Start{From: wire.FromFirst})
 			}
 		}
 	}
@@ -272,15 +276,19 @@ func (l *loop) forget(stopped []*partition) {
 		gone[p] = true
 	}
 	for s := range l.sessions {
-		for corr, conv := range s.conversations {
-			switch conv := conv.(type) {
-			case *subscription:
-				conv.forget(gone)
-			case *fetch:
-				if gone[conv.cursor.part] {
-					s.finish(corr)
-					s.refuseRequest(corr, cluster.UnknownStream(conv.cursor.part.stream().Name, "was deleted"))
-				}
+		s.contained(func(s *session) { s.forget(gone) })
+	}
+}
+
+func (s *session) forget(gone map[*partition]bool) {
+	for corr, conv := range s.conversations {
+		switch conv := conv.(type) {
+		case *subscription:
+			conv.forget(gone)
+		case *fetch:
+			if gone[conv.cursor.part] {
+				s.finish(corr)
+				s.refuseRequest(corr, cluster.UnknownStream(conv.cursor.part.stream().Name, "was deleted"))
 			}
 		}
 	}
