@@ -158,6 +158,7 @@ func (a *acceptor) keepSpare() {
 // refuse answers with OVERLOADED and closes. It never waits: the frame fits an empty socket buffer.
 func (a *acceptor) refuse(c *net.TCPConn, value uint64, why string) {
 	a.tell(why, nil)
+	a.node.loops[0].count.Accepted.Add(1)
 	a.node.loops[0].count.Refused.Add(wire.CodeOverloaded, 1) // rare enough to be nobody's own
 	we := wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable | wire.ErrorEndsConnection, RetryAfter: time.Second, Value: value, Message: why}
 	_ = c.SetWriteDeadline(time.Now().Add(time.Second))

@@ -55,6 +55,9 @@ func (n *Node) measure() telemetry.State {
 		PoolBytes: n.pool.Bytes(), WriteAge: n.writeAge(), Failed: n.Err() != nil,
 		Groups: 1, CommitLag: n.catalog.CommitLag(), Held: make(map[string]telemetry.Held),
 	}
+	for why := range closeReasons {
+		s.Dropped = append(s.Dropped, telemetry.Dropped{Reason: why.String(), Count: n.closures[why].Load()})
+	}
 	disk := n.diskState()
 	s.DiskFree, s.DiskTotal, s.DiskFloor = disk.Free, disk.Total, disk.Floor
 	if n.catalog.Leads() {

@@ -57,6 +57,7 @@ var (
 	subscriptions    = define("tidewire_subscriptions", gauge, "subscriptions", "Subscriptions that clients have open.")
 	creditBytes      = define("tidewire_credit_bytes", gauge, "bytes", "Credit that subscribers have given and that is not used yet.")
 	refusedConns     = define("tidewire_refused_connections_total", counter, "connections", "Connections the node ended with an error, by its code; FOREIGN spoke no protocol of this port.", "code")
+	droppedConns     = define("tidewire_dropped_connections_total", counter, "connections", "Connections the node closed because the client was late, slow or gone, by reason.", "reason")
 	refusedRequests  = define("tidewire_refused_requests_total", counter, "requests", "Requests, other than publishes, that were answered with an error, by its code.", "code")
 	panics           = define("tidewire_panics_total", counter, "panics", "Panics while serving one connection, which was closed. Each is a bug.")
 

@@ -117,6 +117,9 @@ func (c *collector) collectLoops(tell teller, s *State) {
 
 // collectState tells what was looked up.
 func (c *collector) collectState(tell teller, s *State) {
+	for _, d := range s.Dropped {
+		tell(droppedConns, float64(d.Count), d.Reason)
+	}
 	for _, b := range s.Memory {
 		tell(memoryUsed, float64(b.Used), b.Name)
 		tell(memoryLimit, float64(b.Limit), b.Name)

@@ -31,6 +31,7 @@ type State struct {
 	Ready         bool
 
 	Connections, HTTP1, HTTP2, ConnectionsLimit int64
+	Dropped                                     []Dropped
 	Memory                                      []Budget
 
 	DiskFree, DiskTotal, DiskFloor int64
@@ -45,6 +46,12 @@ type State struct {
 	Streams, DeletedStreams int
 	Partitions, NotServing  int
 	Held                    map[string]Held // by label
+}
+
+// Dropped is how many connections were closed for a reason.
+type Dropped struct {
+	Reason string
+	Count  int64
 }
 
 // Budget is a budget of memory, in bytes.

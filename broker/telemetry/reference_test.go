@@ -40,7 +40,7 @@ func TestReference(t *testing.T) {
 // ours is, and names and helps are as Prometheus has them.
 func TestCatalogue(t *testing.T) {
 	m := New(Config{Version: "1", Commit: "c", Go: "go", Protocol: 1, Streams: 1, State: func() State {
-		return State{Memory: []Budget{{"publish", 1, 2}}, Held: map[string]Held{}}
+		return State{Dropped: []Dropped{{"idle", 1}}, Memory: []Budget{{"publish", 1, 2}}, Held: map[string]Held{}}
 	}})
 	m.HTTP("/", 200)
 	m.Loop(0).Refused.Add(1, 1)

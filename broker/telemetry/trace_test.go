@@ -22,7 +22,7 @@ type receiver struct {
 	collectorpb.UnimplementedTraceServiceServer
 	mu    sync.Mutex
 	spans map[string]*tracepb.Span // by name; calls that failed also by name and message
-	names map[string]string // of the resource's attributes
+	names map[string]string        // of the resource's attributes
 }
 
 func (r *receiver) Export(_ context.Context, q *collectorpb.ExportTraceServiceRequest) (*collectorpb.ExportTraceServiceResponse, error) {
