@@ -43,7 +43,9 @@ func get(s *Server, method, target string, header ...string) *httptest.ResponseR
 
 func TestPages(t *testing.T) {
 	var seen []string
-	s := server(func(c *Config) { c.Observe = func(path string, code int) { seen = append(seen, fmt.Sprint(path, " ", code)) } })
+	s := server(func(c *Config) {
+		c.Observe = func(path string, code int) { seen = append(seen, fmt.Sprint(path, " ", code)) }
+	})
 	for _, c := range []struct {
 		method, target string
 		code           int
