@@ -28,25 +28,25 @@ import (
 
 // Result is what a run measured, and the terms it was measured on.
 type Result struct {
-	Workload    string  `json:"workload"` // "pub", "sub", "rtt"
-	Subject     string  `json:"subject"`
-	Stream      string  `json:"stream,omitempty"` // that was published to
-	Partitions  int     `json:"partitions"`
-	Connections int     `json:"connections"`
-	InFlight    int     `json:"in_flight,omitempty"` // API calls a connection
-	Batch       int     `json:"batch,omitempty"`     // most records a batch
-	Size        int     `json:"size_bytes,omitempty"`
-	Rate        float64 `json:"rate_wanted,omitempty"` // records/s; 0: flat out
+	Workload    string  `json:"workload" doc:"pub, sub or rtt"` // "pub", "sub", "rtt"
+	Subject     string  `json:"subject" doc:"that was published to, or the filter"`
+	Stream      string  `json:"stream,omitempty" doc:"that was published to"` // that was published to
+	Partitions  int     `json:"partitions" doc:"of the stream"`
+	Connections int     `json:"connections" doc:"to the node"`
+	InFlight    int     `json:"in_flight,omitempty" doc:"calls without an answer, on each connection"` // API calls a connection
+	Batch       int     `json:"batch,omitempty" doc:"most records in a batch"`                         // most records a batch
+	Size        int     `json:"size_bytes,omitempty" doc:"of a value"`
+	Rate        float64 `json:"rate_wanted,omitempty" doc:"records a second; missing: flat out"` // records/s; 0: flat out
 
-	Records uint64        `json:"records"`
-	Bytes   uint64        `json:"bytes"` // of values
-	Took    time.Duration `json:"took_ns"`
-	Latency *Latency      `json:"latency,omitempty"`
-	From    string        `json:"latency_from,omitempty"` // what latency counts from and to
+	Records uint64        `json:"records" doc:"that were measured"`
+	Bytes   uint64        `json:"bytes" doc:"of their values"` // of values
+	Took    time.Duration `json:"took_ns" doc:"in nanoseconds"`
+	Latency *Latency      `json:"latency,omitempty" doc:"distribution of times"`
+	From    string        `json:"latency_from,omitempty" doc:"what latency counts from and to"` // what latency counts from and to
 
-	Quorum int    `json:"quorum,omitempty"` // every ack: fsynced on Quorum of Voters; the least seen
-	Voters int    `json:"voters,omitempty"`
-	Gaps   uint64 `json:"gaps,omitempty"` // offsets passed over, by a filter that does not select all
+	Quorum int    `json:"quorum,omitempty" doc:"every ack: fsynced on so many replicas at least"` // every ack: fsynced on Quorum of Voters; the least seen
+	Voters int    `json:"voters,omitempty" doc:"of so many"`
+	Gaps   uint64 `json:"gaps,omitempty" doc:"offsets passed over, by a filter that does not select all"` // offsets passed over, by a filter that does not select all
 }
 
 // PerSecond is records a second.
@@ -63,14 +63,17 @@ type Latency struct {
 
 // latencyJSON is a Latency in microseconds.
 type latencyJSON struct {
-	Count int64   `json:"count"`
-	Mean  float64 `json:"mean_us"`
-	P50   float64 `json:"p50_us"`
-	P90   float64 `json:"p90_us"`
-	P99   float64 `json:"p99_us"`
-	P999  float64 `json:"p999_us"`
-	Max   float64 `json:"max_us"`
+	Count int64   `json:"count" doc:"times measured"`
+	Mean  float64 `json:"mean_us" doc:"in microseconds"`
+	P50   float64 `json:"p50_us" doc:"in microseconds"`
+	P90   float64 `json:"p90_us" doc:"in microseconds"`
+	P99   float64 `json:"p99_us" doc:"in microseconds"`
+	P999  float64 `json:"p999_us" doc:"in microseconds"`
+	Max   float64 `json:"max_us" doc:"in microseconds"`
 }
+
+// JSONShape is a value that has the fields MarshalJSON writes, with what they mean in the tag doc.
+func (*Latency) JSONShape() any { return latencyJSON{} }
 
 // MarshalJSON writes microseconds.
 func (l *Latency) MarshalJSON() ([]byte, error) {

@@ -8,9 +8,9 @@ import (
 
 // Disk is what one small durable write costs on a disk, without a broker.
 type Disk struct {
-	Dir     string   `json:"dir"`
-	Bytes   int      `json:"write_bytes"`
-	Latency *Latency `json:"latency"`
+	Dir     string   `json:"dir" doc:"where it was measured"`
+	Bytes   int      `json:"write_bytes" doc:"of each write"`
+	Latency *Latency `json:"latency" doc:"of write and fdatasync"`
 }
 
 const (

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tidewire/tidewire/bench"
+	"github.com/tidewire/tidewire/internal/explain"
 )
 
 const benchLong = `Measure a node from outside, as a client sees it.
@@ -40,28 +41,29 @@ func (a *app) benchCommand() *cobra.Command {
 type benchRun struct {
 	*connection
 	disk string
-	json bool
+	view *view
 }
 
 func (a *app) benchRun(c *cobra.Command) *benchRun {
 	r := &benchRun{connection: a.connection(c)}
 	c.Flags().StringVar(&r.disk, "disk", "", "first measure 4 KiB write+fdatasync in `DIR`, the node's data directory say")
-	c.Flags().BoolVar(&r.json, "json", false, "print JSON")
+	a.progressFlags(c)
+	r.view = a.view(c, benchJSON{})
 	return r
 }
 
-// benchJSON is what bench prints with --json.
+// benchJSON is what bench shows.
 type benchJSON struct {
 	*bench.Result
-	PerSecond    float64     `json:"records_per_s"`
-	MiBPerSecond float64     `json:"mib_per_s"`
-	Durability   string      `json:"durability"`
-	Disk         *bench.Disk `json:"disk,omitempty"`
-	Node         string      `json:"node"`
-	CPUs         int         `json:"cpus"`
-	Go           string      `json:"go"`
-	Platform     string      `json:"platform"`
-	Version      string      `json:"version"`
+	PerSecond    float64     `json:"records_per_s" doc:"throughput"`
+	MiBPerSecond float64     `json:"mib_per_s" doc:"throughput"`
+	Durability   string      `json:"durability" doc:"what every ack rests on; empty for sub"`
+	Disk         *bench.Disk `json:"disk,omitempty" doc:"with --disk"`
+	Node         string      `json:"node" doc:"its address"`
+	CPUs         int         `json:"cpus" doc:"of the machine of the client"`
+	Go           string      `json:"go" doc:"version of Go"`
+	Platform     string      `json:"platform" doc:"operating system and processor"`
+	Version      string      `json:"version" doc:"of this program"`
 }
 
 // run measures the disk if asked to, runs a workload and prints the result.
@@ -75,7 +77,7 @@ func (r *benchRun) run(c *cobra.Command, expected func(done uint64, took time.Du
 	if r.disk != "" {
 		var err error
 		if disk, err = bench.MeasureDisk(r.disk); err != nil {
-			return &problem{what: "the disk could not be measured", err: err, todo: "give --disk a directory that you may write to"}
+			return &problem{id: explain.DiskNotMeasured, what: "the disk could not be measured", err: err, todo: "give --disk a directory that you may write to"}
 		}
 	}
 	var done atomic.Uint64
@@ -88,20 +90,17 @@ func (r *benchRun) run(c *cobra.Command, expected func(done uint64, took time.Du
 	bar.stop()
 	interrupted := ctx.Err() != nil
 	if interrupted && (res == nil || res.Records == 0) {
-		return &problem{what: "interrupted: nothing was measured"}
+		return &problem{id: explain.BenchInterrupted, what: "interrupted: nothing was measured"}
 	}
 	if interrupted {
 		fmt.Fprintln(r.app.err, "interrupted; this is what was measured until then")
 	} else if err != nil {
-		return &problem{what: "the benchmark did not finish", err: err}
+		return &problem{id: explain.BenchUnfinished, what: "the benchmark did not finish", err: err}
 	}
-	if r.json {
-		v := currentVersion()
-		return writeJSON(r.app.out, benchJSON{Result: res, PerSecond: res.PerSecond(), MiBPerSecond: res.BytesPerSecond() / (1 << 20),
-			Durability: durability(res), Disk: disk, Node: r.address(), CPUs: runtime.NumCPU(), Go: v.Go, Platform: v.Platform, Version: v.Version})
-	}
-	r.print(res, disk)
-	return nil
+	v := currentVersion()
+	return r.view.print(benchJSON{Result: res, PerSecond: res.PerSecond(), MiBPerSecond: res.BytesPerSecond() / (1 << 20),
+		Durability: durability(res), Disk: disk, Node: r.address(), CPUs: runtime.NumCPU(), Go: v.Go, Platform: v.Platform, Version: v.Version},
+		func() { r.print(res, disk) })
 }
 
 // reachable finds out in --timeout whether there is a node at all.
@@ -162,7 +161,7 @@ func (r *benchRun) print(res *bench.Result, disk *bench.Disk) {
 	if res.Stream != "" {
 		rows = append(rows, []string{"cleanup", fmt.Sprintf("stream %s keeps what was published; `tidewire stream rm %s --purge` removes the stream", res.Stream, res.Stream)})
 	}
-	table(r.app.out, rows)
+	r.app.details(rows)
 }
 
 // byTime is the progress of a run that lasts so long, in milliseconds.

@@ -1,8 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	client "github.com/tidewire/tidewire/client/go"
+	"github.com/tidewire/tidewire/internal/explain"
 )
 
 const defaultServer = "127.0.0.1:7420"
@@ -24,20 +26,56 @@ const defaultServer = "127.0.0.1:7420"
 type connection struct {
 	app     *app
 	server  string
+	context string
 	flag    *pflag.Flag // --server
 	timeout time.Duration
 }
 
 func (a *app) connection(c *cobra.Command) *connection {
 	cn := &connection{app: a}
-	c.Flags().StringVar(&cn.server, "server", "", "`ADDRESS` of a node, or several with commas (default TIDEWIRE_SERVER, or "+defaultServer+")")
+	c.Flags().StringVar(&cn.server, "server", "", "`ADDRESS` of a node, or several with commas (default: see tidewire context --help)")
+	c.Flags().StringVar(&cn.context, "context", "", "`NAME` of the context whose node to use")
+	_ = c.RegisterFlagCompletionFunc("context", func(c *cobra.Command, _ []string, s string) ([]string, cobra.ShellCompDirective) { // fails for unknown flags alone
+		return a.contextNames(c, nil, s)
+	})
 	cn.flag = c.Flags().Lookup("server")
 	c.Flags().DurationVar(&cn.timeout, "timeout", 10*time.Second, "how long to wait for the node's answer")
 	return cn
 }
 
+// address is where to connect to. Why there is none, check says.
 func (cn *connection) address() string {
-	return cmp.Or(cn.server, cn.app.getenv("TIDEWIRE_SERVER"), defaultServer)
+	address, _ := cn.target()
+	return address
+}
+
+// target finds the address: the first that was given of --server, --context, TIDEWIRE_SERVER, TIDEWIRE_CONTEXT and
+// the selected context. The file of contexts is read when one is needed.
+func (cn *connection) target() (string, error) {
+	if cn.flag.Changed {
+		return cn.server, nil
+	}
+	name := cn.context
+	if name == "" {
+		if address := cn.app.getenv("TIDEWIRE_SERVER"); address != "" {
+			return address, nil
+		}
+	}
+	all, err := cn.app.contexts()
+	if err != nil {
+		return "", err
+	}
+	if name == "" {
+		name = cn.app.currentContext(all)
+	}
+	if name == "" {
+		return defaultServer, nil
+	}
+	e, err := all.find(name)
+	if err != nil {
+		return "", err
+	}
+	return e.Server, nil
 }
 
 // checkAddress refuses what no node can listen on.
@@ -52,21 +90,36 @@ func checkAddress(address string) error {
 	return nil
 }
 
-// check refuses an address that can be no node's. The port may be left out.
+// check refuses an address that can be no node's.
 func (cn *connection) check() error {
 	bad := func(why string) error {
-		return &problem{what: why, code: exitUsage, todo: "give HOST:PORT, such as " + defaultServer + ", with --server or TIDEWIRE_SERVER"}
+		return &problem{id: explain.BadAddress, what: why, code: exitUsage}
 	}
-	if cn.flag != nil && cn.flag.Changed && strings.TrimSpace(cn.server) == "" {
+	address, err := cn.target()
+	switch {
+	case err != nil:
+		return err
+	case cn.flag.Changed && strings.TrimSpace(cn.server) == "":
 		return bad("--server is empty")
 	}
-	for address := range strings.SplitSeq(cn.address(), ",") {
+	if err := checkServers(address); err != nil {
+		return bad(err.Error())
+	}
+	return nil
+}
+
+// checkServers refuses addresses that can be no node's. The port may be left out.
+func checkServers(addresses string) error {
+	for address := range strings.SplitSeq(addresses, ",") {
 		address = strings.TrimSpace(address)
-		if !strings.Contains(address, ":") || strings.HasSuffix(address, "]") || address != "" && net.ParseIP(address) != nil {
+		if address == "" {
+			return errors.New("an address is empty")
+		}
+		if !strings.Contains(address, ":") || strings.HasSuffix(address, "]") || net.ParseIP(address) != nil {
 			continue
 		}
 		if err := checkAddress(address); err != nil {
-			return bad(fmt.Sprintf("%s is no address of a node: %v", address, err))
+			return fmt.Errorf("%s is no address of a node: %w", address, err)
 		}
 	}
 	return nil
@@ -75,7 +128,7 @@ func (cn *connection) check() error {
 // connect finds the node, and says on stderr what becomes of the connection afterwards.
 func (cn *connection) connect(ctx context.Context, opts ...client.Option) (*client.Client, error) {
 	if cn.timeout <= 0 {
-		return nil, &problem{what: fmt.Sprintf("--timeout %v is not above 0", cn.timeout), code: exitUsage}
+		return nil, &problem{id: explain.Usage, what: fmt.Sprintf("--timeout %v is not above 0", cn.timeout), code: exitUsage}
 	}
 	if err := cn.check(); err != nil {
 		return nil, err
@@ -98,9 +151,41 @@ func (cn *connection) connect(ctx context.Context, opts ...client.Option) (*clie
 	}, opts...)
 	c, err := client.Connect(ctx, cn.address(), opts...)
 	if err != nil {
-		return nil, &problem{what: "no connection to " + cn.address(), err: err}
+		return nil, cn.notConnected(err)
 	}
 	return c, nil
+}
+
+// notConnected says why there is no connection. Of a peer that does not speak our protocol it finds out whether it
+// speaks TLS.
+func (cn *connection) notConnected(err error) error {
+	p := &problem{id: explain.NotConnected, what: "no connection to " + cn.address(), err: err}
+	switch {
+	case errors.Is(err, client.ErrUnsupported):
+		p.id = explain.VersionGap
+	case errors.Is(err, client.ErrMalformed), errors.Is(err, client.ErrTooLarge), strings.Contains(err.Error(), "closed before the handshake"), errors.Is(err, syscall.ECONNRESET):
+		p.id = explain.NotTidewire
+		if speaksTLS(hostPorts(cn.address())[0], min(cn.timeout, time.Second)) {
+			p.id = explain.TLSOnPlain
+		}
+	default:
+		return p
+	}
+	p.err = errors.New(reason(err)) // its code would say something else
+	return p
+}
+
+// speaksTLS finds out whether a server answers a TLS handshake, with whatever certificate.
+func speaksTLS(address string, patience time.Duration) bool {
+	d := &tls.Dialer{NetDialer: &net.Dialer{Timeout: patience}, Config: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // nothing is sent
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	c, err := d.DialContext(ctx, "tcp", address)
+	if err == nil {
+		return c.Close() == nil
+	}
+	_, alert := errors.AsType[tls.AlertError](err)
+	return alert || strings.Contains(err.Error(), "remote error: tls:")
 }
 
 // request bounds one request to the node.
@@ -126,27 +211,4 @@ func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
-}
-
-// streamNames completes a stream's name by asking the node.
-func (cn *connection) streamNames(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	ctx, cancel := context.WithTimeout(c.Context(), time.Second) // somebody waits at a prompt
-	defer cancel()
-	cl, err := client.Connect(ctx, cn.address())
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	defer cl.Close()
-	streams, err := cl.Streams(ctx)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var names []string
-	for i := range streams {
-		names = append(names, streams[i].Name)
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tidewire/tidewire/internal/explain"
 )
 
 const demoLong = `Show what Tidewire promises, with real processes and a real text: start a node, publish
@@ -73,20 +75,20 @@ func (a *app) demoCommand() *cobra.Command {
 
 func (d *demo) run(ctx context.Context) (err error) {
 	if d.self, err = os.Executable(); err != nil {
-		return &problem{what: "cannot find this program's own file", err: err}
+		return &problem{id: explain.DemoFailed, what: "cannot find this program's own file", err: err}
 	}
 	if d.dir, err = os.MkdirTemp("", "tidewire-demo-*"); err != nil {
-		return &problem{what: "there is no temporary directory", err: err}
+		return &problem{id: explain.NoTemporary, what: "there is no temporary directory", err: err}
 	}
 	defer func() { err = errors.Join(err, d.clean()) }()
 	if d.text, err = collectText(d.file, filepath.Join(d.dir, "text")); err != nil {
-		return &problem{what: "there is no text to publish", err: err, todo: "run it in a directory with text files, or name one with --file"}
+		return &problem{id: explain.DemoFailed, what: "there is no text to publish", err: err, todo: "run it in a directory with text files, or name one with --file"}
 	}
 	d.say("Tidewire demo: %s\n", d.text)
 	for _, step := range []func(context.Context) error{d.start, d.publish, d.kill, d.restart, d.compare} {
 		err := step(ctx)
 		if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return &problem{what: "the demo was interrupted", err: d.unheard, todo: "nothing: its node is stopped and its files are removed"}
+			return &problem{id: explain.DemoInterrupted, what: "the demo was interrupted", err: d.unheard, todo: "nothing: its node is stopped and its files are removed"}
 		}
 		if err != nil {
 			return d.failed(err)
@@ -97,7 +99,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 		d.leave()
 	}
 	if d.unheard != nil {
-		return &problem{what: "the output could not be written", err: d.unheard}
+		return &problem{id: explain.OutputFailed, what: "the output could not be written", err: d.unheard}
 	}
 	return nil
 }
@@ -122,7 +124,7 @@ func (d *demo) launch(ctx context.Context, listen string) error {
 	var err error
 	d.node, err = startDemoNode(ctx, d.keep, d.self, filepath.Join(d.dir, "node.log"), "server", "--dev", "--data", data, "--listen", listen)
 	if err != nil {
-		return &problem{what: "the node did not start", err: err}
+		return &problem{id: explain.DemoFailed, what: "the node did not start", err: err}
 	}
 	d.say("   ready at %s after %s; process %d\n", d.node.address, span(time.Since(began)), d.node.pid())
 	return nil
@@ -144,17 +146,17 @@ func (d *demo) publish(ctx context.Context) error {
 	feedErr := d.text.feed(stdin, d.file == "")
 	feedErr = errors.Join(feedErr, stdin.Close())
 	if err := cmd.Wait(); err != nil {
-		return &problem{what: "publishing failed", err: fmt.Errorf("%w\n%s", err, stderr)}
+		return &problem{id: explain.DemoFailed, what: "publishing failed", err: fmt.Errorf("%w\n%s", err, stderr)}
 	}
 	if feedErr != nil {
-		return &problem{what: "publishing failed", err: feedErr}
+		return &problem{id: explain.DemoFailed, what: "publishing failed", err: feedErr}
 	}
 	var s pubSummary
 	if err := json.Unmarshal([]byte(out.String()), &s); err != nil {
-		return &problem{what: "the summary of pub does not decode", err: err}
+		return &problem{id: explain.DemoFailed, what: "the summary of pub does not decode", err: err}
 	}
 	if want := d.text.records(); s.Records != want {
-		return &problem{what: "not every line was acknowledged", err: fmt.Errorf("%s of %s", count(s.Records), count(want))}
+		return &problem{id: explain.DemoFailed, what: "not every line was acknowledged", err: fmt.Errorf("%s of %s", count(s.Records), count(want))}
 	}
 	d.say("   %s (%s, %s) in %s: %s, %s/s\n", plural(s.Records, "record"), times(d.text.passes), size(s.Bytes), span(s.Took), rate(s.PerSecond),
 		size(uint64(float64(s.Bytes)/max(s.Took.Seconds(), 1e-9))))
@@ -186,7 +188,7 @@ func (d *demo) compare(ctx context.Context) error {
 	var out, stderr tail
 	cmd.Stdout, cmd.Stderr = &out, &stderr
 	if err := cmd.Run(); err != nil {
-		return &problem{what: "what came back is not what was acknowledged", err: fmt.Errorf("%w\n%s", err, stderr)}
+		return &problem{id: explain.DemoFailed, what: "what came back is not what was acknowledged", err: fmt.Errorf("%w\n%s", err, stderr)}
 	}
 	d.say("   %s", out.String())
 	return nil
@@ -202,7 +204,7 @@ func (d *demo) command(ctx context.Context, args ...string) *exec.Cmd {
 func (d *demo) failed(err error) error {
 	fmt.Fprintf(d.app.err, "\nthe node's log ends so:\n%s\n", lastLines(filepath.Join(d.dir, "node.log"), 20))
 	d.kept = true
-	p := &problem{what: "the demo failed", err: err}
+	p := &problem{id: explain.DemoFailed, what: "the demo failed", err: err}
 	if inner, ok := errors.AsType[*problem](err); ok {
 		p = inner
 	}

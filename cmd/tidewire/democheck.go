@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	client "github.com/tidewire/tidewire/client/go"
+	"github.com/tidewire/tidewire/internal/explain"
 )
 
 // demoCheckCommand is the process that reads back: it knows the text, how often it was published, and
@@ -41,13 +42,13 @@ func (a *app) demoCheckCommand() *cobra.Command {
 func (a *app) checkDemo(ctx context.Context, cn *connection, cl *client.Client, text string, passes uint64) error {
 	st, err := cl.Stream(ctx, "demo")
 	if err != nil {
-		return &problem{what: "cannot see stream demo", err: err}
+		return &problem{id: explain.DemoFailed, what: "cannot see stream demo", err: err}
 	}
 	want := &expectation{path: text, passes: passes}
 	defer want.close()
 	sub, err := cl.Subscribe(ctx, "demo", client.FromFirst())
 	if err != nil {
-		return &problem{what: "cannot read stream demo", err: err}
+		return &problem{id: explain.DemoFailed, what: "cannot read stream demo", err: err}
 	}
 	defer sub.Close()
 	began := time.Now()
@@ -60,7 +61,7 @@ func (a *app) checkDemo(ctx context.Context, cn *connection, cl *client.Client, 
 	var records, size uint64
 	for r, err := range sub.All(ctx) {
 		if err != nil {
-			return &problem{what: fmt.Sprintf("reading stopped after %s of %s", count(records), plural(end, "record")), err: err}
+			return &problem{id: explain.DemoFailed, what: fmt.Sprintf("reading stopped after %s of %s", count(records), plural(end, "record")), err: err}
 		}
 		if records%4096 == 0 {
 			watch.Reset(cn.timeout)
@@ -68,13 +69,13 @@ func (a *app) checkDemo(ctx context.Context, cn *connection, cl *client.Client, 
 		line, err := want.next()
 		switch {
 		case errors.Is(err, io.EOF):
-			return &problem{what: fmt.Sprintf("offset %d holds a record that was never published: %s", r.Offset, quoted(r.Value, false))}
+			return &problem{id: explain.DemoFailed, what: fmt.Sprintf("offset %d holds a record that was never published: %s", r.Offset, quoted(r.Value, false))}
 		case err != nil:
 			return err
 		case r.Offset != records:
-			return &problem{what: fmt.Sprintf("offset %d came where %d belongs", r.Offset, records)}
+			return &problem{id: explain.DemoFailed, what: fmt.Sprintf("offset %d came where %d belongs", r.Offset, records)}
 		case !bytes.Equal(line, r.Value):
-			return &problem{what: fmt.Sprintf("offset %d holds %s, published was %s", r.Offset, quoted(r.Value, false), quoted(line, false))}
+			return &problem{id: explain.DemoFailed, what: fmt.Sprintf("offset %d holds %s, published was %s", r.Offset, quoted(r.Value, false), quoted(line, false))}
 		}
 		size += uint64(len(r.Value))
 		if records++; records == end {
@@ -82,7 +83,7 @@ func (a *app) checkDemo(ctx context.Context, cn *connection, cl *client.Client, 
 		}
 	}
 	if line, err := want.next(); err == nil {
-		return &problem{what: fmt.Sprintf("the record after offset %d is missing: %s", records, quoted(line, false))}
+		return &problem{id: explain.DemoFailed, what: fmt.Sprintf("the record after offset %d is missing: %s", records, quoted(line, false))}
 	}
 	took := time.Since(began)
 	fmt.Fprintf(a.out, "%s in %s: %s; each is there once, in order, byte for byte\n", plural(records, "record"), span(took), rate(float64(records)/took.Seconds()))

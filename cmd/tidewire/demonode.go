@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/tidewire/tidewire/internal/explain"
 )
 
 // demoNode is a node in a process of its own.
@@ -96,12 +98,12 @@ func (n *demoNode) stop() error {
 	case err := <-n.exited:
 		n.exited <- err
 		if err != nil {
-			return &problem{what: "the node did not stop in good order", err: err}
+			return &problem{id: explain.DemoFailed, what: "the node did not stop in good order", err: err}
 		}
 		return nil
 	case <-time.After(demoPatience):
 		_ = n.kill()
-		return &problem{what: fmt.Sprintf("the node did not stop within %v", demoPatience)}
+		return &problem{id: explain.DemoFailed, what: fmt.Sprintf("the node did not stop within %v", demoPatience)}
 	}
 }
 

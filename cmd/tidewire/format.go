@@ -11,7 +11,10 @@ import (
 // format is a parsed --format: each piece appends its part of a record's line.
 type format []func(dst []byte, r *client.Record) []byte
 
-const defaultFormat = `%v\n`
+const (
+	defaultFormat = `%v\n`
+	wideFormat    = `%t  %S/%p  %o  %s  %k  %v\n`
+)
 
 const timeLayout = "2006-01-02T15:04:05.000Z07:00"
 

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -10,6 +12,12 @@ import (
 // Every command has a help of its own, with a summary and examples, kept as a golden file.
 func TestHelp(t *testing.T) {
 	c := newCLI(t, nil)
+	var reference strings.Builder
+	reference.WriteString(`# Commands
+
+What every command says with --help. This page is generated (` + "`go test ./cmd/tidewire -update`" + `). What commands
+print as JSON and YAML is in [output.md](output.md), what errors mean in [errors.md](errors.md).
+`)
 	var walk func(cmd *cobra.Command)
 	walk = func(cmd *cobra.Command) {
 		if cmd.Name() == "help" || cmd.Name() == "completion" || cmd.Parent() != nil && cmd.Parent().Name() == "completion" {
@@ -18,6 +26,9 @@ func TestHelp(t *testing.T) {
 		args := strings.Fields(cmd.CommandPath())[1:]
 		out := c.ok(append(args, "--help")...)
 		golden(t, "help/"+strings.ReplaceAll(cmd.CommandPath(), " ", "-")+".txt", out)
+		if !cmd.Hidden && (cmd.Parent() == nil || !cmd.Parent().Hidden) {
+			fmt.Fprintf(&reference, "\n## %s\n\n```text\n%s```\n", cmd.CommandPath(), out)
+		}
 		if cmd.Example == "" && !cmd.Hidden {
 			t.Errorf("%s has no example", cmd.CommandPath())
 		}
@@ -32,6 +43,7 @@ func TestHelp(t *testing.T) {
 	}
 	a := &app{getenv: func(string) string { return "" }}
 	walk(a.root())
+	golden(t, "../../../docs/reference/cli.md", reference.String())
 	if got := c.ok("--help"); strings.Contains(got, "demo") {
 		t.Error("the hidden verb is shown")
 	}
@@ -74,8 +86,8 @@ func TestUsageErrors(t *testing.T) {
 		{"bench rtt --subject a..b", []string{"empty token"}},
 		{"server --data d --listen 127.0.0.1:99999", []string{"is no address"}},
 		{"sub a --count 0", []string{"--count 0 would print nothing"}},
-		{"sub a --json --format %v", []string{"--format and --json exclude each other"}},
-		{"stream ls --json -n", []string{"--names and --json exclude each other"}},
+		{"sub a --json --format %v", []string{"--format and --output exclude each other"}},
+		{"stream ls --json -n", []string{"--names and --output exclude each other"}},
 		{"stream create", []string{"accepts 1 arg(s), received 0"}},
 		{"stream create a --partitions 0", []string{"--partitions 0 is below 1"}},
 		{"stream create a --max-age tomorrow", []string{`"tomorrow" is no duration`}},
@@ -92,7 +104,7 @@ func TestUsageErrors(t *testing.T) {
 		{"dev a --data b", []string{"named twice"}},
 		{"version now", []string{"unknown command \"now\" for \"tidewire version\""}},
 	} {
-		c.fails(exitUsage, strings.Fields(x.args), append(x.words, "error: ")...)
+		c.fails(exitUsage, strings.Fields(x.args), x.words...)
 	}
 	typed := newCLI(t, nil)
 	typed.typed = true
@@ -112,4 +124,42 @@ func TestVersionAndCompletion(t *testing.T) {
 			t.Errorf("completion for %s: %q", shell, out)
 		}
 	}
+}
+
+// docs/reference/output.md is what -o json and -o yaml print, by verb.
+func TestOutputDocument(t *testing.T) {
+	a := &app{getenv: func(string) string { return "" }}
+	root := a.root()
+	var b strings.Builder
+	b.WriteString("# Output of commands\n\n`--output text` (the default) and `wide` are for people and may change. `json` and `yaml` are for programs: one\n" +
+		"schema, in which fields are added, but neither removed nor changed within a major version. `--json` is short for\n`-o json`; `-o help` prints a verb's schema and does nothing else.\n\n" +
+		"Results go to standard output, everything else to standard error. A list without anything in it is `[]`.\n" +
+		"Colour and the width of the terminal matter on a terminal alone: `--color auto|always|never`, `NO_COLOR`, `TERM=dumb`.\n\n" +
+		"With `-o json` an error is an object on standard error too:\n\n")
+	fields := func(of reflect.Type) {
+		b.WriteString("| field | type | what it is |\n|---|---|---|\n")
+		for _, f := range schemaOf(of) {
+			if f.doc == "" {
+				t.Errorf("%v: %s has no description", of, f.path)
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", f.path, f.kind, f.doc)
+		}
+	}
+	fields(reflect.TypeFor[problemJSON]())
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		if v := a.views[c]; v != nil {
+			fmt.Fprintf(&b, "\n## %s\n\nJSON is %s.\n\n", c.CommandPath(), v.shows())
+			fields(v.schema)
+			if v.ofMany != nil {
+				b.WriteString("\nOf many records it is one object with their sum:\n\n")
+				fields(v.ofMany)
+			}
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(root)
+	golden(t, "../../../docs/reference/output.md", b.String())
 }

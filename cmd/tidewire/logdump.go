@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tidewire/tidewire/internal/explain"
 	"github.com/tidewire/tidewire/proto/wire"
 	"github.com/tidewire/tidewire/raft"
 	"github.com/tidewire/tidewire/storage"
@@ -42,7 +43,7 @@ func (a *app) logDumpCommand() *cobra.Command {
 	f.Uint64Var(&d.from, "from", 0, "begin with the record at `OFFSET`")
 	f.Uint64Var(&d.limit, "limit", 0, "end each log after `N` records, or entries without records")
 	f.BoolVar(&d.full, "full", false, "print whole values; without it they are cut at 80 bytes")
-	f.BoolVar(&d.json, "json", false, "print a JSON object a line")
+	d.view = a.view(c, dumpItem{}, formatText, formatJSON)
 	return c
 }
 
@@ -53,7 +54,7 @@ type dump struct {
 	seek  bool // from was given
 	limit uint64
 	full  bool
-	json  bool
+	view  *view
 
 	out     *output
 	catalog bool   // the log at hand is the catalog's
@@ -90,7 +91,7 @@ func (d *dump) run(dir string) error {
 		return nil
 	})
 	if closeErr := d.out.close(); err == nil && closeErr != nil {
-		err = &problem{what: "writing failed", err: closeErr}
+		err = &problem{id: explain.OutputFailed, what: "writing failed", err: closeErr}
 	}
 	if err == nil && d.damaged {
 		return errSilent(exitError)
@@ -100,61 +101,61 @@ func (d *dump) run(dir string) error {
 
 // dumpItem is one line of JSON.
 type dumpItem struct {
-	Log    *dumpLog    `json:"log,omitempty"`
-	Entry  *dumpEntry  `json:"entry,omitempty"`
-	Batch  *dumpBatch  `json:"batch,omitempty"`
-	Record *dumpRecord `json:"record,omitempty"`
-	Damage *damageItem `json:"damage,omitempty"`
+	Log    *dumpLog    `json:"log,omitempty" doc:"the log at hand"`
+	Entry  *dumpEntry  `json:"entry,omitempty" doc:"an entry of Raft"`
+	Batch  *dumpBatch  `json:"batch,omitempty" doc:"a batch in it"`
+	Record *dumpRecord `json:"record,omitempty" doc:"a record in that"`
+	Damage *damageItem `json:"damage,omitempty" doc:"what cannot be read"`
 }
 
 type dumpLog struct {
-	Name      string  `json:"name"`
-	Stream    string  `json:"stream,omitempty"` // whose partition this is
-	Number    *uint32 `json:"stream_partition,omitempty"`
-	Error     string  `json:"error,omitempty"`
-	Cluster   string  `json:"cluster,omitempty"`
-	Partition uint64  `json:"partition"` // 0: the catalog
-	First     uint64  `json:"first_offset"`
-	Next      uint64  `json:"next_offset"`
-	Segments  int     `json:"segments"`
-	Bytes     int64   `json:"bytes"`
-	Clean     bool    `json:"closed_in_good_order"`
+	Name      string  `json:"name" doc:"directory"`
+	Stream    string  `json:"stream,omitempty" doc:"whose partition this is"`
+	Number    *uint32 `json:"stream_partition,omitempty" doc:"which partition of it"`
+	Error     string  `json:"error,omitempty" doc:"why it cannot be read"`
+	Cluster   string  `json:"cluster,omitempty" doc:"id of the cluster"`
+	Partition uint64  `json:"partition" doc:"number of the log; 0 is the catalog"`
+	First     uint64  `json:"first_offset" doc:"of the first record"`
+	Next      uint64  `json:"next_offset" doc:"what the next record would get"`
+	Segments  int     `json:"segments" doc:"files"`
+	Bytes     int64   `json:"bytes" doc:"of it"`
+	Clean     bool    `json:"closed_in_good_order" doc:"false after a crash"`
 }
 
 type dumpEntry struct {
-	Index   uint64          `json:"index"`
-	Term    uint64          `json:"term"`
-	Kind    string          `json:"kind"`
-	Base    uint64          `json:"first_offset"`
-	Records uint32          `json:"records"`
-	Time    string          `json:"time,omitempty"`
-	Bytes   int             `json:"bytes"`
-	Command json.RawMessage `json:"command,omitempty"` // of the catalog
+	Index   uint64          `json:"index" doc:"of Raft"`
+	Term    uint64          `json:"term" doc:"of Raft"`
+	Kind    string          `json:"kind" doc:"records, command, no-op, barrier or configuration"`
+	Base    uint64          `json:"first_offset" doc:"of the first record"`
+	Records uint32          `json:"records" doc:"in it"`
+	Time    string          `json:"time,omitempty" doc:"of the leader"`
+	Bytes   int             `json:"bytes" doc:"of it"`
+	Command json.RawMessage `json:"command,omitempty" doc:"of the catalog"`
 }
 
 type dumpBatch struct {
-	Offset     uint64 `json:"first_offset"`
-	Records    uint32 `json:"records"`
-	Bytes      int    `json:"bytes"`
-	Compressed bool   `json:"compressed"`
-	Producer   uint64 `json:"producer"` // 0: not deduplicated
-	Epoch      uint16 `json:"producer_epoch"`
-	Sequence   uint64 `json:"sequence"`
+	Offset     uint64 `json:"first_offset" doc:"of the first record"`
+	Records    uint32 `json:"records" doc:"in it"`
+	Bytes      int    `json:"bytes" doc:"of it"`
+	Compressed bool   `json:"compressed" doc:"with zstd"`
+	Producer   uint64 `json:"producer" doc:"0: duplicates are not detected"`
+	Epoch      uint16 `json:"producer_epoch" doc:"of the producer"`
+	Sequence   uint64 `json:"sequence" doc:"of the first record"`
 }
 
 type dumpRecord struct {
-	Offset   uint64       `json:"offset"`
-	Time     string       `json:"time"`
-	Subject  string       `json:"subject"`
-	Key      *dumpBytes   `json:"key,omitempty"`
-	Headers  []dumpHeader `json:"headers,omitempty"`
-	Value    dumpBytes    `json:"value"`
-	Encoding string       `json:"encoding"` // of value
+	Offset   uint64       `json:"offset" doc:"of the record"`
+	Time     string       `json:"time" doc:"of the record"`
+	Subject  string       `json:"subject" doc:"what it was published to"`
+	Key      *dumpBytes   `json:"key,omitempty" doc:"its key"`
+	Headers  []dumpHeader `json:"headers,omitempty" doc:"beside the value"`
+	Value    dumpBytes    `json:"value" doc:"as encoding says"`
+	Encoding string       `json:"encoding" doc:"utf8 or base64"`
 }
 
 type dumpHeader struct {
-	Name  string    `json:"name"`
-	Value dumpBytes `json:"value"`
+	Name  string    `json:"name" doc:"may come more than once"`
+	Value dumpBytes `json:"value" doc:"as encoding says"`
 }
 
 // dumpBytes is a JSON string: as it is if it is UTF-8, else base64.
@@ -170,7 +171,7 @@ func (b dumpBytes) MarshalJSON() ([]byte, error) {
 // print writes one item, as JSON or as the text.
 func (d *dump) print(item dumpItem, format string, args ...any) error {
 	return d.out.append(func(dst []byte) []byte {
-		if !d.json {
+		if !d.view.is(formatJSON) {
 			return fmt.Appendf(dst, format, args...)
 		}
 		b, err := json.Marshal(item)
@@ -208,7 +209,7 @@ func (d *dump) log(head *dumpLog, name string, l *storage.Log) error {
 			continue
 		}
 		if err != nil {
-			return &problem{what: fmt.Sprintf("entry %d of %s cannot be read", index, head.Name), err: err}
+			return &problem{id: explain.LookingStopped, what: fmt.Sprintf("entry %d of %s cannot be read", index, head.Name), err: err}
 		}
 		if err := d.entry(&e); err != nil {
 			return err

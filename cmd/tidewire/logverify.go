@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tidewire/tidewire/internal/explain"
 	"github.com/tidewire/tidewire/proto/wire"
 	"github.com/tidewire/tidewire/raft"
 	"github.com/tidewire/tidewire/storage"
@@ -29,43 +31,43 @@ catalog does not know is named as a stray; that is no damage.` + logExitCodes
 
 // logReport is what verify found in one log.
 type logReport struct {
-	Log      string       `json:"log"`
-	Stream   string       `json:"stream,omitempty"` // whose partition this is
-	Number   *uint32      `json:"stream_partition,omitempty"`
-	Stray    bool         `json:"stray,omitempty"` // the catalog does not know it
-	State    string       `json:"state"`           // ok, damaged, unreadable, missing
-	Error    string       `json:"error,omitempty"`
-	Clean    bool         `json:"closed_in_good_order"`
-	Segments int          `json:"segments"`
-	Bytes    int64        `json:"bytes"`
-	First    uint64       `json:"first_offset"`
-	Next     uint64       `json:"next_offset"`
-	Entries  uint64       `json:"entries"`
-	Batches  uint64       `json:"batches"`
-	Records  uint64       `json:"records"` // that can be read
-	Torn     *tornTail    `json:"torn_tail,omitempty"`
-	Damage   []damageItem `json:"damage,omitempty"`
+	Log      string       `json:"log" doc:"directory"`
+	Stream   string       `json:"stream,omitempty" doc:"whose partition this is"`
+	Number   *uint32      `json:"stream_partition,omitempty" doc:"which partition of it"`
+	Stray    bool         `json:"stray,omitempty" doc:"the catalog does not know it"`
+	State    string       `json:"state" doc:"ok, damaged, unreadable or missing"`
+	Error    string       `json:"error,omitempty" doc:"why it is not ok"`
+	Clean    bool         `json:"closed_in_good_order" doc:"false after a crash"`
+	Segments int          `json:"segments" doc:"files"`
+	Bytes    int64        `json:"bytes" doc:"of them"`
+	First    uint64       `json:"first_offset" doc:"of the oldest record"`
+	Next     uint64       `json:"next_offset" doc:"what the next record would get"`
+	Entries  uint64       `json:"entries" doc:"of Raft"`
+	Batches  uint64       `json:"batches" doc:"that can be read"`
+	Records  uint64       `json:"records" doc:"that can be read"`
+	Torn     *tornTail    `json:"torn_tail,omitempty" doc:"what a crash left half written; the next start cuts it"`
+	Damage   []damageItem `json:"damage,omitempty" doc:"what cannot be read"`
 
 	owner *owner
 }
 
 type tornTail struct {
-	Path     string `json:"path"`
-	Position int64  `json:"position"`
-	Bytes    int64  `json:"bytes"`
-	Offset   uint64 `json:"offset"`
+	Path     string `json:"path" doc:"file"`
+	Position int64  `json:"position" doc:"byte in the file"`
+	Bytes    int64  `json:"bytes" doc:"that are no whole write"`
+	Offset   uint64 `json:"offset" doc:"that the next record would get"`
 }
 
 type damageItem struct {
-	Path     string `json:"path,omitempty"`
-	Position int64  `json:"position"`
-	Start    uint64 `json:"start_offset"` // offsets [start, end) cannot be read
-	End      uint64 `json:"end_offset"`
-	Reason   string `json:"reason"`
+	Path     string `json:"path,omitempty" doc:"file"`
+	Position int64  `json:"position" doc:"byte in the file"`
+	Start    uint64 `json:"start_offset" doc:"the first that cannot be read"`
+	End      uint64 `json:"end_offset" doc:"the first behind it"`
+	Reason   string `json:"reason" doc:"what is wrong"`
 }
 
 func (a *app) logVerifyCommand() *cobra.Command {
-	var asJSON bool
+	var v *view
 	c := &cobra.Command{
 		Use:     "verify DIR",
 		Short:   "Check every checksum and offset",
@@ -78,19 +80,15 @@ func (a *app) logVerifyCommand() *cobra.Command {
 				return err
 			}
 			defer set.fs.Close()
-			reports, err := a.verifyAll(set, asJSON)
+			reports, err := a.verifyAll(set, v)
 			if err != nil {
 				return err
 			}
 			if err := set.stopped(); err != nil { // started meanwhile
 				return err
 			}
-			if asJSON {
-				if err := writeJSON(a.out, reports); err != nil {
-					return err
-				}
-			} else {
-				a.sumUp(reports)
+			if err := v.print(reports, func() { a.sumUp(reports) }); err != nil {
+				return err
 			}
 			if slices.ContainsFunc(reports, func(r *logReport) bool { return r.State != "ok" }) {
 				return errSilent(exitError)
@@ -98,27 +96,35 @@ func (a *app) logVerifyCommand() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	a.progressFlags(c)
+	v = a.view(c, []*logReport{})
 	return c
 }
 
-func (a *app) verifyAll(set *logSet, quiet bool) ([]*logReport, error) {
+func (a *app) verifyAll(set *logSet, v *view) ([]*logReport, error) {
 	reports := []*logReport{}
+	var done atomic.Uint64
+	bar := a.progress("verified", int64(len(set.dirs)), func() (int64, string) {
+		n := done.Load()
+		return int64(n), fmt.Sprintf("%d of %s", n, plural(len(set.dirs), "log"))
+	})
+	defer bar.stop()
 	err := set.each(func(dir string, l *storage.Log, err error) error {
 		r := &logReport{Log: set.name(dir), Stray: set.stray(dir) && !errors.Is(err, storage.ErrRemoved)}
 		if r.owner = set.owner(dir); r.owner != nil {
 			r.Stream, r.Number = r.owner.stream, &r.owner.partition
 		}
 		reports = append(reports, r)
+		defer done.Add(1)
 		if err != nil {
 			r.unreadable(err)
 		} else if err := r.verify(l); err != nil {
-			return &problem{what: "verifying " + r.Log + " stopped", err: err}
+			return &problem{id: explain.LookingStopped, what: "verifying " + r.Log + " stopped", err: err}
 		}
 		if dir == "catalog" && set.inventory != nil && r.State == "ok" && !errors.Is(err, errEmpty) && set.inventory.catalogErr != nil {
 			r.State, r.Error = "damaged", set.inventory.catalogErr.Error()
 		}
-		if !quiet {
+		if v.is(formatText) || v.wide() {
 			a.sayVerified(r)
 		}
 		return nil
@@ -227,7 +233,7 @@ func (a *app) sayVerified(r *logReport) {
 		name += " " + r.owner.String()
 	}
 	if state != "ok" {
-		state = a.red(strings.ToUpper(state))
+		state = a.bad(strings.ToUpper(state))
 	}
 	switch {
 	case r.State != "missing":
@@ -270,10 +276,10 @@ func (a *app) sumUp(reports []*logReport) {
 	}
 	var verdicts []string
 	if damaged > 0 {
-		verdicts = append(verdicts, a.red(fmt.Sprintf("damage in %d of them", damaged)))
+		verdicts = append(verdicts, a.bad(fmt.Sprintf("damage in %d of them", damaged)))
 	}
 	if missing > 0 {
-		verdicts = append(verdicts, a.red(fmt.Sprintf("%d missing", missing)))
+		verdicts = append(verdicts, a.bad(fmt.Sprintf("%d missing", missing)))
 	}
 	verdict := cmp.Or(strings.Join(verdicts, ", "), "no damage")
 	if strays > 0 {

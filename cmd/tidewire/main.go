@@ -20,6 +20,14 @@ func main() {
 		typed:    term.IsTerminal(int(os.Stdin.Fd())),
 		terminal: term.IsTerminal(int(os.Stderr.Fd())),
 	}
-	a.color = a.terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	plain := os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb"
+	if fd := int(os.Stdout.Fd()); term.IsTerminal(fd) {
+		a.outColor = !plain
+		a.width = 80
+		if width, _, err := term.GetSize(fd); err == nil && width > 0 {
+			a.width = width
+		}
+	}
+	a.color = a.terminal && !plain
 	os.Exit(a.run(os.Args[1:]))
 }

@@ -45,10 +45,12 @@ type cli struct {
 	env   map[string]string
 	in    io.Reader
 	typed bool
+	width int // of a terminal that standard output is; 0: it is none
+	color bool
 }
 
 func newCLI(t *testing.T, n *broker.Node) *cli {
-	c := &cli{t: t, env: map[string]string{}}
+	c := &cli{t: t, env: map[string]string{"XDG_CONFIG_HOME": t.TempDir()}}
 	if n != nil {
 		c.env["TIDEWIRE_SERVER"] = n.Addr().String()
 	}
@@ -62,9 +64,13 @@ func (c *cli) run(args ...string) result {
 		in = strings.NewReader("")
 	}
 	var out, err buffer
-	a := &app{in: in, out: &out, err: &err, getenv: func(k string) string { return c.env[k] }, typed: c.typed,
+	a := &app{in: in, out: &out, err: &err, getenv: func(k string) string { return c.env[k] }, typed: c.typed, width: c.width, outColor: c.color,
 		exit: func(code int) { panic("exit in the middle of a test") }}
-	return result{a.run(args), out.String(), err.String()}
+	r := result{a.run(args), out.String(), err.String()}
+	if strings.Contains(r.err, "error") && !numberedError.MatchString(r.err) && args[0] != "server" && args[0] != "dev" {
+		c.t.Errorf("tidewire %s: an error without a number:\n%s", strings.Join(args, " "), r.err)
+	}
+	return r
 }
 
 // ok runs args, which must succeed, and returns what they printed.
@@ -148,10 +154,14 @@ var scrubs = []struct{ re, with string }{
 }
 
 func scrub(s string) string {
+	return regexp.MustCompile(`(\S) {3,}`).ReplaceAllString(scrubWords(s), "$1  ") // columns are as wide as what was scrubbed
+}
+
+func scrubWords(s string) string {
 	for _, x := range scrubs {
 		s = regexp.MustCompile(x.re).ReplaceAllString(s, x.with)
 	}
-	return regexp.MustCompile(`(\S) {3,}`).ReplaceAllString(s, "$1  ") // columns are as wide as what was scrubbed
+	return s
 }
 
 // golden compares got with testdata/name.

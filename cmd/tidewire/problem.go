@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	client "github.com/tidewire/tidewire/client/go"
+	"github.com/tidewire/tidewire/internal/explain"
 )
 
 // Exit codes; server --help documents them.
@@ -26,10 +27,11 @@ const (
 
 // problem is an error as a person reads it: what happened, why, what to do.
 type problem struct {
+	id   explain.ID // of the catalogue, unless err tells a narrower one
 	what string
-	err  error // why; may be nil
-	todo string
-	code int // default exitError
+	err  error  // why; may be nil
+	todo string // default: what the catalogue says
+	code int    // default exitError
 }
 
 func (p *problem) Error() string {
@@ -56,24 +58,62 @@ func (a *app) report(err error) int {
 	}
 	p, ok := errors.AsType[*problem](err)
 	if !ok {
-		p = &problem{what: err.Error()}
+		p = &problem{id: explain.Unexpected, what: err.Error()}
 	}
-	fmt.Fprintf(a.err, "%s %s\n", a.red("error:"), p.what)
-	if p.err != nil {
-		fmt.Fprintf(a.err, "  why: %s\n", indent(reason(p.err)))
+	said := p.said()
+	if a.format == formatJSON {
+		_ = writeJSON(a.err, said)
+		return cmp.Or(p.code, exitError)
 	}
-	todo := p.todo
-	if todo == "" {
-		todo = advice(p.err)
+	label := "error:"
+	if said.ID != "" {
+		label = "error " + said.ID + ":"
 	}
-	if todo != "" {
-		fmt.Fprintf(a.err, "  do:  %s\n", indent(todo))
+	fmt.Fprintf(a.err, "%s %s\n", a.red(label), said.What)
+	if said.Why != "" {
+		fmt.Fprintf(a.err, "  why: %s\n", indent(said.Why))
+	}
+	if said.Do != "" {
+		fmt.Fprintf(a.err, "  do:  %s\n", indent(said.Do))
 	}
 	return cmp.Or(p.code, exitError)
 }
 
+// problemJSON is an error as it stands on stderr with -o json.
+type problemJSON struct {
+	ID   string `json:"id" doc:"the number, for tidewire explain and docs/reference/errors.md"`
+	Name string `json:"name" doc:"what the catalogue calls it"`
+	What string `json:"what" doc:"what happened"`
+	Why  string `json:"why,omitempty" doc:"why, if more is known"`
+	Do   string `json:"do,omitempty" doc:"what to do"`
+}
+
+// said is p in words: what its place did not say, the catalogue does.
+func (p *problem) said() problemJSON {
+	id := p.id
+	if narrower, ok := causeID(p.err); ok {
+		id = narrower
+	}
+	out := problemJSON{What: p.what, Do: p.todo}
+	if p.err != nil {
+		out.Why = strings.TrimSpace(reason(p.err))
+	}
+	if e, ok := explain.Lookup(id); ok {
+		out.ID, out.Name, out.Do = id.String(), e.Name, cmp.Or(p.todo, e.Remedy)
+	}
+	return out
+}
+
 func (a *app) red(s string) string {
 	if !a.color {
+		return s
+	}
+	return "\x1b[31m" + s + "\x1b[0m"
+}
+
+// bad is s in red on standard output.
+func (a *app) bad(s string) string {
+	if !a.outColor {
 		return s
 	}
 	return "\x1b[31m" + s + "\x1b[0m"
@@ -99,37 +139,50 @@ func reason(err error) string {
 	return strings.TrimPrefix(err.Error(), "tidewire: ")
 }
 
-// advice is what to do about an error whose place has nothing better to say.
+// advice is what the catalogue says to do about err; empty if it has no number of its own.
 func advice(err error) string {
-	switch {
-	case err == nil:
-		return ""
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "start a node with `tidewire dev`, or name another with --server or TIDEWIRE_SERVER"
-	case isUnknownHost(err):
-		return "check the name; --server and TIDEWIRE_SERVER take HOST:PORT, such as " + defaultServer
-	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
-		return "is the node up, and not overloaded? its log says more; --timeout waits longer"
-	case errors.Is(err, client.ErrUnknownStream):
-		return "list the streams with `tidewire stream ls`, make one with `tidewire stream create NAME`"
-	case errors.Is(err, client.ErrStreamExists):
-		return "choose another name, or look at what is there with `tidewire stream show NAME`"
-	case errors.Is(err, client.ErrSubjectOverlap):
-		return "choose subjects that no other stream captures: `tidewire stream ls`"
-	case errors.Is(err, client.ErrOffsetRange):
-		return "read --from first, or see which offsets are kept with `tidewire stream show NAME`"
-	case errors.Is(err, client.ErrDataLoss):
-		return "the node's log names the damaged file; `tidewire log verify` on the stopped node's directory lists all damage"
+	if id, ok := causeID(err); ok {
+		e, _ := explain.Lookup(id)
+		return e.Remedy
 	}
 	return ""
 }
 
-func isUnknownHost(err error) bool {
-	_, ok := errors.AsType[*net.DNSError](err)
-	return ok
+// causeID is the number that err itself tells: of the wire's code, of the admin API's error, or of what ended a connection.
+func causeID(err error) (explain.ID, bool) {
+	if err == nil {
+		return 0, false
+	}
+	if e, ok := errors.AsType[*client.Error](err); ok {
+		if id := explain.Wire(uint16(e.Code)); known(id) {
+			return id, true
+		}
+	}
+	if e, ok := errors.AsType[*net.OpError](err); ok && e.Timeout() {
+		return explain.Timeout, true
+	}
+	for _, c := range []struct {
+		err error
+		id  explain.ID
+	}{
+		{syscall.ECONNREFUSED, explain.Refused},
+		{syscall.EHOSTUNREACH, explain.Unreachable},
+		{syscall.ENETUNREACH, explain.Unreachable},
+		{context.DeadlineExceeded, explain.Timeout},
+		{client.ErrDisconnected, explain.Disconnected},
+		{syscall.ECONNRESET, explain.Disconnected},
+	} {
+		if errors.Is(err, c.err) {
+			return c.id, true
+		}
+	}
+	if _, ok := errors.AsType[*net.DNSError](err); ok {
+		return explain.UnknownHost, true
+	}
+	return 0, false
 }
 
-func isTimeout(err error) bool {
-	ne, ok := errors.AsType[net.Error](err)
-	return ok && ne.Timeout()
+func known(id explain.ID) bool {
+	_, ok := explain.Lookup(id)
+	return ok
 }

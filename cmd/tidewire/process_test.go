@@ -393,9 +393,9 @@ func TestOutputFails(t *testing.T) {
 	n := startNode(t, t.TempDir(), true)
 	newCLI(t, n).ok("pub", "s", "x")
 	for _, args := range [][]string{{"pub", "s", "x"}, {"stream", "ls"}, {"stream", "show", "s"}, {"sub", "s", "--count", "1"}} {
-		spawn(t, `exec "$@" >/dev/full`, append(args, "--server", n.Addr().String())...).ends(exitError, "error: ", "no space left")
+		spawn(t, `exec "$@" >/dev/full`, append(args, "--server", n.Addr().String())...).ends(exitError, "error TW-6003: ", "no space left")
 	}
-	spawn(t, `exec "$@" >/dev/full`, "version").ends(exitError, "error: ", "no space left")
+	spawn(t, `exec "$@" >/dev/full`, "version").ends(exitError, "error TW-6003: ", "no space left")
 }
 
 func TestDemoRefusesText(t *testing.T) {

@@ -1,13 +1,31 @@
 package main
 
 import (
+	"fmt"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// progress is a bar on a terminal; a nil one does nothing.
+const (
+	barInterval  = 100 * time.Millisecond
+	lineInterval = 5 * time.Second
+	noEstimate   = 3 * time.Second // so long the pace says little about what is left
+)
+
+// barFlags are --progress and --no-progress.
+type barFlags struct{ always, never bool }
+
+// progressFlags gives c the flags of work that may take long.
+func (a *app) progressFlags(c *cobra.Command) {
+	c.Flags().BoolVar(&a.bars.always, "progress", false, "say every 5 s on stderr how far it is, also if nobody knows how much there is")
+	c.Flags().BoolVar(&a.bars.never, "no-progress", false, "do not say how far it is")
+	c.MarkFlagsMutuallyExclusive("progress", "no-progress")
+}
+
+// progress is a bar on a terminal, and a line every 5 s elsewhere; a nil one does nothing.
 type progress struct {
 	all  *mpb.Progress
 	bar  *mpb.Bar
@@ -15,40 +33,63 @@ type progress struct {
 	done chan struct{}
 }
 
-// progress shows how far something is, if somebody is watching. look says how much is done and in
-// words; total 0 means that nobody knows how much there is.
+// progress shows how far something is. look says how much is done and in words; total 0 means that nobody knows
+// how much there is: then there are lines only if asked for, as a pipe may be open for days.
 func (a *app) progress(verb string, total int64, look func() (done int64, text string)) *progress {
-	if !a.terminal {
+	if a.bars.never || !a.terminal && total == 0 && !a.bars.always {
 		return nil
 	}
 	p := &progress{quit: make(chan struct{}), done: make(chan struct{})}
-	p.all = mpb.New(mpb.WithOutput(a.err), mpb.WithWidth(40), mpb.WithRefreshRate(120*time.Millisecond))
-	text := decor.Any(func(decor.Statistics) string { _, s := look(); return "  " + s })
-	elapsed := decor.Elapsed(decor.ET_STYLE_GO, decor.WC{W: 8})
+	began := time.Now()
+	words := func() string {
+		done, text := look()
+		return text + pace(done, total, time.Since(began))
+	}
+	if !a.terminal || a.bars.always {
+		go p.every(lineInterval, func() { fmt.Fprintf(a.err, "%s %s\n", verb, words()) })
+		return p
+	}
+	p.all = mpb.New(mpb.WithOutput(a.err), mpb.WithWidth(30), mpb.WithRefreshRate(120*time.Millisecond))
+	text := decor.Any(func(decor.Statistics) string { return "  " + words() })
 	if total > 0 {
 		p.bar = p.all.New(total, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
 			mpb.BarRemoveOnComplete(), mpb.PrependDecorators(decor.Name(verb+" "), decor.Percentage(decor.WC{W: 5})),
-			mpb.AppendDecorators(text, elapsed))
+			mpb.AppendDecorators(text))
 	} else {
-		p.bar = p.all.New(0, mpb.NopStyle(), mpb.BarRemoveOnComplete(), mpb.PrependDecorators(decor.Name(verb), elapsed), mpb.AppendDecorators(text))
+		p.bar = p.all.New(0, mpb.NopStyle(), mpb.BarRemoveOnComplete(), mpb.PrependDecorators(decor.Name(verb)), mpb.AppendDecorators(text))
 	}
-	go p.follow(total, look)
+	go p.every(barInterval, func() {
+		if done, _ := look(); total > 0 {
+			p.bar.SetCurrent(min(done, total-1)) // the end is said by stop
+		}
+	})
 	return p
 }
 
-func (p *progress) follow(total int64, look func() (int64, string)) {
+// pace is the share done, the time taken and what is left at this pace.
+func pace(done, total int64, took time.Duration) string {
+	s := ", " + took.Round(time.Second).String()
+	if total <= 0 {
+		return s
+	}
+	s = fmt.Sprintf(", %d %%%s", 100*min(done, total)/total, s)
+	if done > 0 && done < total && took >= noEstimate {
+		left := time.Duration(float64(took) * float64(total-done) / float64(done))
+		s += ", " + left.Round(time.Second).String() + " left"
+	}
+	return s
+}
+
+func (p *progress) every(interval time.Duration, f func()) {
 	defer close(p.done)
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-p.quit:
 			return
 		case <-tick.C:
-			done, _ := look()
-			if total > 0 {
-				p.bar.SetCurrent(min(done, total-1)) // the end is said by stop
-			}
+			f()
 		}
 	}
 }
@@ -60,6 +101,8 @@ func (p *progress) stop() {
 	}
 	close(p.quit)
 	<-p.done
-	p.bar.Abort(true)
-	p.all.Wait()
+	if p.bar != nil {
+		p.bar.Abort(true)
+		p.all.Wait()
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"sort"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	client "github.com/tidewire/tidewire/client/go"
+	"github.com/tidewire/tidewire/internal/explain"
 	"github.com/tidewire/tidewire/proto/wire"
 )
 
@@ -40,7 +42,7 @@ type pub struct {
 	batchBytes   byteCount
 	inFlight     byteCount
 	compress     bool
-	json         bool
+	view         *view
 	quiet        bool
 
 	subject string
@@ -64,7 +66,10 @@ func (a *app) pubCommand() *cobra.Command {
 	f.Var(&v.batchBytes, "batch-bytes", "most bytes in a batch, up to 1MiB (default 256KiB)")
 	f.Var(&v.inFlight, "in-flight", "most bytes without an ack; beyond that, reading waits (default 4MiB)")
 	f.BoolVar(&v.compress, "compress", false, "compress batches with zstd; they stay so on disk and on the way to readers")
-	f.BoolVar(&v.json, "json", false, "print the summary as JSON")
+	a.progressFlags(c)
+	v.completeSubjects(c)
+	v.view = a.view(c, oneAck{})
+	v.view.ofMany = reflect.TypeFor[pubSummary]()
 	f.BoolVar(&v.quiet, "quiet", false, "print nothing but errors")
 	return c
 }
@@ -102,7 +107,7 @@ func (v *pub) run(c *cobra.Command, args []string) error {
 	}
 	m.Value = []byte(args[1])
 	if limit := valueLimit(&m, cl.Server().BatchLimit); len(m.Value) > limit {
-		return &problem{what: "the record was not stored", err: fmt.Errorf("it is %s long, and %w", plural(len(m.Value), "byte"), errTooLong(m.Subject, limit)), todo: splitIt}
+		return &problem{id: explain.Wire(3), what: "the record was not stored", err: fmt.Errorf("it is %s long, and %w", plural(len(m.Value), "byte"), errTooLong(m.Subject, limit)), todo: splitIt}
 	}
 	return v.one(ctx, cl, m)
 }
@@ -135,15 +140,15 @@ func (v *pub) options(c *cobra.Command) ([]client.Option, error) {
 	return opts, nil
 }
 
-// oneAck is the JSON of a single record.
+// oneAck is what is shown of a single record.
 type oneAck struct {
-	Stream    string  `json:"stream"`
-	Partition uint32  `json:"partition"`
-	Offset    uint64  `json:"offset"`
-	Epoch     uint64  `json:"epoch"`
-	Quorum    int     `json:"quorum"`
-	Voters    int     `json:"voters"`
-	Took      float64 `json:"took_us"`
+	Stream    string  `json:"stream" doc:"where it is stored"`
+	Partition uint32  `json:"partition" doc:"where it is stored"`
+	Offset    uint64  `json:"offset" doc:"where it is stored"`
+	Epoch     uint64  `json:"epoch" doc:"of the leader"`
+	Quorum    int     `json:"quorum" doc:"it is fsynced on so many replicas"`
+	Voters    int     `json:"voters" doc:"of so many"`
+	Took      float64 `json:"took_us" doc:"until the ack, in microseconds"`
 }
 
 // one publishes one record.
@@ -156,15 +161,13 @@ func (v *pub) one(ctx context.Context, cl *client.Client, m client.Message) erro
 		return v.refused("the record was not stored", err)
 	}
 	took := time.Since(began)
-	switch {
-	case v.quiet:
-	case v.json:
-		return writeJSON(v.app.out, oneAck{ack.Stream, ack.Partition, ack.Offset, ack.Epoch, ack.Quorum, ack.Voters, float64(took) / 1e3})
-	default:
+	if v.quiet {
+		return nil
+	}
+	return v.view.print(oneAck{ack.Stream, ack.Partition, ack.Offset, ack.Epoch, ack.Quorum, ack.Voters, float64(took) / 1e3}, func() {
 		fmt.Fprintf(v.app.out, "stored in %s, partition %d, offset %d; %s, acknowledged after %s\n",
 			ack.Stream, ack.Partition, ack.Offset, restsOn(ack.Quorum, ack.Voters), span(took))
-	}
-	return nil
+	})
 }
 
 // restsOn is what an ack stands for.
@@ -197,7 +200,7 @@ func quoteArg(s string) string {
 
 // refused words an error of publishing.
 func (v *pub) refused(what string, err error) error {
-	p := &problem{what: what, err: v.worded(err), todo: v.publishAdvice(err)}
+	p := &problem{id: explain.NotStored, what: what, err: v.worded(err), todo: v.publishAdvice(err)}
 	if errors.Is(err, client.ErrUnknownOutcome) || errors.Is(err, context.DeadlineExceeded) {
 		p.what = strings.Replace(what, "was not stored", "may or may not be stored", 1)
 	}
@@ -281,9 +284,9 @@ func (v *pub) ended(t *tracker, err error) error {
 		return nil
 	}
 	if errors.Is(err, errLine) {
-		return &problem{what: "not every line was stored", err: err, todo: splitIt + "; " + t.fate()}
+		return &problem{id: explain.LineTooLong, what: "not every line was stored", err: err, todo: splitIt + "; " + t.fate()}
 	}
-	p := &problem{what: "not every line was stored", err: v.worded(err)}
+	p := &problem{id: explain.NotAllStored, what: "not every line was stored", err: v.worded(err)}
 	if inner, ok := errors.AsType[*problem](err); ok {
 		p.err = errors.New(inner.Error())
 	}
@@ -317,7 +320,7 @@ func (v *pub) feed(ctx context.Context, cl *client.Client, m client.Message, in 
 			if errors.Is(err, errLongLine) {
 				return fmt.Errorf("line %s is longer: %w; %w", count(in.line), errTooLong(m.Subject, in.limit), errLine)
 			}
-			return &problem{what: fmt.Sprintf("reading stopped at line %s", count(in.line)), err: err}
+			return &problem{id: explain.InputFailed, what: fmt.Sprintf("reading stopped at line %s", count(in.line)), err: err}
 		}
 		m.Value = line
 		if err := cl.PublishAsync(ctx, m, t.handOver(in.line, len(line), cancel)); err != nil {
@@ -331,12 +334,8 @@ func (v *pub) feed(ctx context.Context, cl *client.Client, m client.Message, in 
 }
 
 func (v *pub) say(s pubSummary) {
-	switch {
-	case v.quiet:
-	case v.json:
-		_ = writeJSON(v.app.out, s)
-	default:
-		fmt.Fprintln(v.app.out, s)
+	if !v.quiet {
+		_ = v.view.print(s, func() { fmt.Fprintln(v.app.out, s) })
 	}
 }
 

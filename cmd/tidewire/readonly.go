@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tidewire/tidewire/internal/explain"
 	"github.com/tidewire/tidewire/storage"
 )
 
@@ -113,11 +114,11 @@ func findLogs(dir string) (_ *logSet, err error) {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, &problem{what: "there is no directory " + dir, todo: "name a node's data directory, or one partition's in it", code: exitNoInput}
+		return nil, &problem{id: explain.NoData, what: "there is no directory " + dir, todo: "name a node's data directory, or one partition's in it", code: exitNoInput}
 	case err != nil:
 		return nil, cannotLook(dir, err)
 	case !info.IsDir():
-		return nil, &problem{what: dir + " is a file", todo: "name the directory that it lies in", code: exitNoInput}
+		return nil, &problem{id: explain.NoData, what: dir + " is a file", todo: "name the directory that it lies in", code: exitNoInput}
 	}
 	fsys, err := openReadOnly(dir)
 	if err != nil {
@@ -157,14 +158,14 @@ func findLogs(dir string) (_ *logSet, err error) {
 	}
 	set.whole = slices.Contains(here, "node.json") || slices.Contains(here, "catalog") || slices.Contains(here, "catalog.db")
 	if len(set.dirs) == 0 && !set.whole {
-		return nil, &problem{what: "there is no log in " + dir, todo: "name a node's data directory, or one partition's in it (DIR/partitions/1)", code: exitNoInput}
+		return nil, &problem{id: explain.NoData, what: "there is no log in " + dir, todo: "name a node's data directory, or one partition's in it (DIR/partitions/1)", code: exitNoInput}
 	}
 	return set, nil
 }
 
 // cannotLook is the error of a directory that cannot be examined, which says nothing of what is in it.
 func cannotLook(name string, err error) *problem {
-	p := &problem{what: "cannot look at " + name, err: err, code: exitNoInput}
+	p := &problem{id: explain.CannotLook, what: "cannot look at " + name, err: err, code: exitNoInput}
 	if errors.Is(err, fs.ErrPermission) {
 		p.todo = "run it as the user that the node runs as"
 	}
@@ -202,7 +203,7 @@ func (s *logSet) stopped() error {
 			continue // free; closing lets go of it again
 		}
 		pid, _ := io.ReadAll(io.LimitReader(f, 32))
-		return &problem{what: "a node runs on " + filepath.Join(abs, up), err: fmt.Errorf("process %s holds its lock, and what it is just writing would look like damage", strings.TrimSpace(string(pid))),
+		return &problem{id: explain.NodeRuns, what: "a node runs on " + filepath.Join(abs, up), err: fmt.Errorf("process %s holds its lock, and what it is just writing would look like damage", strings.TrimSpace(string(pid))),
 			todo: "stop that process first, or copy the directory and look at the copy", code: exitDataDir}
 	}
 	return nil

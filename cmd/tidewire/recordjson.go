@@ -3,10 +3,32 @@ package main
 import (
 	"encoding/base64"
 	"strconv"
+	"time"
 	"unicode/utf8"
 
 	client "github.com/tidewire/tidewire/client/go"
 )
+
+// recordShown is what appendRecordJSON writes. It is for the schema alone.
+type recordShown struct {
+	Stream    string         `json:"stream" doc:"where it is stored"`
+	Subject   string         `json:"subject" doc:"what it was published to"`
+	Partition uint32         `json:"partition" doc:"where it is stored"`
+	Offset    uint64         `json:"offset" doc:"where it is stored"`
+	Epoch     uint64         `json:"epoch" doc:"of the leader that stored it"`
+	Time      time.Time      `json:"time" doc:"of the record"`
+	Key       string         `json:"key,omitempty" doc:"its key"`
+	KeyBase64 string         `json:"key_base64,omitempty" doc:"instead of key, if that is no UTF-8"`
+	Headers   []headersShown `json:"headers,omitempty" doc:"beside the value"`
+	Value     string         `json:"value" doc:"as encoding says"`
+	Encoding  string         `json:"encoding" doc:"utf8: value is as it was published; base64: it is no UTF-8"`
+}
+
+type headersShown struct {
+	Name        string `json:"name" doc:"may come more than once"`
+	Value       string `json:"value,omitempty" doc:"its value"`
+	ValueBase64 string `json:"value_base64,omitempty" doc:"instead of value, if that is no UTF-8"`
+}
 
 // appendRecordJSON writes r as one JSON object and a newline:
 //

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tidewire/tidewire/internal/explain"
 )
 
 // app is what a verb knows of the world around it.
@@ -21,7 +23,14 @@ type app struct {
 	exit     func(code int) // ends the process at once, without unwinding
 	typed    bool           // in is a terminal: somebody would have to type
 	terminal bool           // err is a terminal: somebody is watching
-	color    bool
+	color    bool           // of err
+	outColor bool           // of out
+	width    int            // of the terminal that out is, in cells; 0: it is none
+
+	colors string                   // --color
+	format string                   // --output
+	bars   barFlags                 // --progress, --no-progress
+	views  map[*cobra.Command]*view // by verb
 }
 
 // run does what args say and returns the exit code.
@@ -32,7 +41,7 @@ func (a *app) run(args []string) int {
 	root.SetArgs(append([]string{}, args...)) // not nil: cobra would take the process's own
 	err := root.ExecuteContext(context.Background())
 	if failed := out.failed(); err == nil && failed != nil {
-		err = &problem{what: "the output could not be written", err: failed}
+		err = &problem{id: explain.OutputFailed, what: "the output could not be written", err: failed}
 	}
 	return a.report(err)
 }
@@ -94,6 +103,15 @@ func (a *app) root() *cobra.Command {
 		}
 		return usage(c, err)
 	})
+	a.colors = "auto"
+	choose(root, root.PersistentFlags(), &a.colors, "color", "", []string{"auto", "always", "never"},
+		"`WHEN` to use colour: auto, always, never; auto heeds NO_COLOR and TERM=dumb")
+	root.PersistentPreRun = func(*cobra.Command, []string) {
+		if a.colors != "auto" {
+			a.color = a.colors == "always"
+			a.outColor = a.color
+		}
+	}
 	root.AddGroup(
 		&cobra.Group{ID: "node", Title: "Run a node:"},
 		&cobra.Group{ID: "use", Title: "Use one:"},
@@ -106,12 +124,13 @@ func (a *app) root() *cobra.Command {
 		}
 	}
 	add("node", a.devCommand(), a.serverCommand())
-	add("use", a.pubCommand(), a.subCommand(), a.streamCommand())
-	add("look", a.benchCommand(), a.logCommand())
-	root.AddCommand(a.versionCommand(), a.demoCommand())
+	add("use", a.pubCommand(), a.subCommand(), a.streamCommand(), a.contextCommand())
+	add("look", a.benchCommand(), a.logCommand(), a.explainCommand())
+	root.AddCommand(a.versionCommand(), a.demoCommand(), a.manCommand(root))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
-	refuseUnknown(root)
+	a.explainCompletion(root)
+	a.refuseUnknown(root)
 	return root
 }
 
@@ -124,7 +143,7 @@ func verbs(c *cobra.Command, args []string) error {
 	if c.HasParent() {
 		what = c.Name() + " command"
 	}
-	p := &problem{what: fmt.Sprintf("there is no %s %q", what, args[0]), code: exitUsage,
+	p := &problem{id: explain.UnknownVerb, what: fmt.Sprintf("there is no %s %q", what, args[0]), code: exitUsage,
 		todo: fmt.Sprintf("see %s --help", c.CommandPath())}
 	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
 		p.todo = "did you mean " + c.CommandPath() + " " + strings.Join(near, ", or "+c.CommandPath()+" ") + "?"
@@ -133,7 +152,7 @@ func verbs(c *cobra.Command, args []string) error {
 }
 
 // refuseUnknown lets wrong arguments of c and of all below it end as usage errors.
-func refuseUnknown(c *cobra.Command) {
+func (a *app) refuseUnknown(c *cobra.Command) {
 	c.SuggestionsMinimumDistance = 2
 	if c.HasSubCommands() {
 		c.Args = cobra.ArbitraryArgs
@@ -142,6 +161,10 @@ func refuseUnknown(c *cobra.Command) {
 		}
 	} else if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
+			if v := a.views[c]; v != nil && v.is(formatSchema) {
+				v.printSchema()
+				return errSilent(0)
+			}
 			if err := check(c, args); err != nil {
 				return usage(c, err)
 			}
@@ -149,7 +172,7 @@ func refuseUnknown(c *cobra.Command) {
 		}
 	}
 	for _, sub := range c.Commands() {
-		refuseUnknown(sub)
+		a.refuseUnknown(sub)
 	}
 }
 
@@ -158,6 +181,6 @@ func usage(c *cobra.Command, err error) error {
 	if p := new(problem); errors.As(err, &p) {
 		return err
 	}
-	return &problem{what: c.CommandPath() + " was not called right", err: err, code: exitUsage,
+	return &problem{id: explain.Usage, what: c.CommandPath() + " was not called right", err: err, code: exitUsage,
 		todo: "see " + c.CommandPath() + " --help"}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	client "github.com/tidewire/tidewire/client/go"
+	"github.com/tidewire/tidewire/internal/explain"
 )
 
 const streamLong = `A stream captures subjects and keeps their records, in one or more partitions. The
@@ -30,28 +31,28 @@ func (a *app) streamCommand() *cobra.Command {
 
 // streamJSON is a stream as --json prints it.
 type streamJSON struct {
-	Name       string          `json:"name"`
-	ID         uint64          `json:"id"`
-	Subjects   []string        `json:"subjects"`
-	Created    time.Time       `json:"created"`
-	Replicas   int             `json:"replicas"`
-	MaxAge     float64         `json:"max_age_s,omitempty"`
-	MaxBytes   uint64          `json:"max_bytes,omitempty"`
-	MaxRecords uint64          `json:"max_records,omitempty"`
-	Deleted    bool            `json:"deleted,omitempty"`
-	Records    uint64          `json:"records"`
-	Bytes      uint64          `json:"bytes"`
-	Partitions []partitionJSON `json:"partitions"`
+	Name       string          `json:"name" doc:"its name"`
+	ID         uint64          `json:"id" doc:"a number that is never used again"`
+	Subjects   []string        `json:"subjects" doc:"filters of the subjects it captures"`
+	Created    time.Time       `json:"created" doc:"when"`
+	Replicas   int             `json:"replicas" doc:"of each partition"`
+	MaxAge     float64         `json:"max_age_s,omitempty" doc:"how long records are kept, in seconds"`
+	MaxBytes   uint64          `json:"max_bytes,omitempty" doc:"what a partition keeps at least"`
+	MaxRecords uint64          `json:"max_records,omitempty" doc:"what a partition keeps at least"`
+	Deleted    bool            `json:"deleted,omitempty" doc:"it is deleted; its data are kept until they are purged"`
+	Records    uint64          `json:"records" doc:"in all partitions"`
+	Bytes      uint64          `json:"bytes" doc:"on disk, in all partitions"`
+	Partitions []partitionJSON `json:"partitions" doc:"its partitions"`
 }
 
 type partitionJSON struct {
-	Number        uint32 `json:"number"`
-	First         uint64 `json:"first_offset"`
-	Next          uint64 `json:"next_offset"` // what the next record will get
-	Bytes         uint64 `json:"bytes"`
-	Leader        uint64 `json:"leader"`
-	LeaderAddress string `json:"leader_address,omitempty"`
-	Epoch         uint64 `json:"epoch"`
+	Number        uint32 `json:"number" doc:"from 0 on"`
+	First         uint64 `json:"first_offset" doc:"of the oldest record kept"`
+	Next          uint64 `json:"next_offset" doc:"what the next record will get"`
+	Bytes         uint64 `json:"bytes" doc:"on disk"`
+	Leader        uint64 `json:"leader" doc:"number of the node that leads; 0: none is known"`
+	LeaderAddress string `json:"leader_address,omitempty" doc:"where it is"`
+	Epoch         uint64 `json:"epoch" doc:"of the leader"`
 }
 
 func toJSON(st *client.Stream) streamJSON {
@@ -87,15 +88,17 @@ func keeps(st *client.Stream) string {
 
 // noStream is the error of a name that was given and is not there.
 func noStream(what string, err error) error {
-	p := &problem{what: what, err: err}
+	p := &problem{id: explain.StreamRequest, what: what, err: err}
 	if errors.Is(err, client.ErrUnknownStream) {
 		p.err, p.todo = errors.New("there is no stream of that name"), "see which there are with `tidewire stream ls`"
+		p.id = explain.Wire(20)
 	}
 	return p
 }
 
 func (a *app) streamLsCommand() *cobra.Command {
-	var asJSON, names bool
+	var names bool
+	var v *view
 	var cn *connection
 	c := &cobra.Command{
 		Use:     "ls",
@@ -104,46 +107,55 @@ func (a *app) streamLsCommand() *cobra.Command {
 		Example: "  tidewire stream ls\n  tidewire stream ls --names | xargs -n1 tidewire stream show",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if asJSON && names {
-				return usage(c, errors.New("--names and --json exclude each other"))
+			if names && !v.is(formatText) {
+				return usage(c, errors.New("--names and --output exclude each other"))
 			}
 			return cn.call(c.Context(), func(ctx context.Context, cl *client.Client) error {
 				streams, err := cl.Streams(ctx)
 				if err != nil {
-					return &problem{what: "cannot list the streams", err: err}
+					return &problem{id: explain.StreamRequest, what: "cannot list the streams", err: err}
 				}
-				return a.printStreams(streams, asJSON, names)
+				return a.printStreams(v, streams, names)
 			})
 		},
 	}
 	cn = a.connection(c)
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	v = a.view(c, []streamJSON{})
 	c.Flags().BoolVarP(&names, "names", "n", false, "print the names alone, one a line")
 	return c
 }
 
-func (a *app) printStreams(streams []client.Stream, asJSON, names bool) error {
-	switch {
-	case asJSON:
-		out := []streamJSON{}
-		for i := range streams {
-			out = append(out, toJSON(&streams[i]))
-		}
-		return writeJSON(a.out, out)
-	case names:
-		for i := range streams {
-			fmt.Fprintln(a.out, streams[i].Name)
-		}
-	case len(streams) == 0:
-		fmt.Fprintln(a.err, "there are no streams; make one with `tidewire stream create NAME`")
-	default:
-		rows := [][]string{{"NAME", "SUBJECTS", "PARTITIONS", "RECORDS", "ON DISK", "KEEPS"}}
-		for i := range streams {
-			st := &streams[i]
-			rows = append(rows, []string{st.Name, strings.Join(st.Subjects, " "), strconv.Itoa(len(st.Partitions)),
-				count(st.Records()), size(st.Bytes()), keeps(st)})
-		}
-		table(a.out, rows)
+func (a *app) printStreams(v *view, streams []client.Stream, names bool) error {
+	out := []streamJSON{}
+	for i := range streams {
+		out = append(out, toJSON(&streams[i]))
 	}
-	return nil
+	return v.print(out, func() {
+		switch {
+		case names:
+			for i := range streams {
+				fmt.Fprintln(a.out, streams[i].Name)
+			}
+		case len(streams) == 0:
+			fmt.Fprintln(a.err, "there are no streams; make one with `tidewire stream create NAME`")
+		default:
+			a.headed(streamRows(streams, v.wide()))
+		}
+	})
+}
+
+func streamRows(streams []client.Stream, wide bool) [][]string {
+	rows := [][]string{{"NAME", "SUBJECTS", "PARTITIONS", "RECORDS", "ON DISK", "KEEPS"}}
+	if wide {
+		rows[0] = append(rows[0], "ID", "REPLICAS", "CREATED")
+	}
+	for i := range streams {
+		st := &streams[i]
+		row := []string{st.Name, strings.Join(st.Subjects, " "), strconv.Itoa(len(st.Partitions)), count(st.Records()), size(st.Bytes()), keeps(st)}
+		if wide {
+			row = append(row, strconv.FormatUint(st.ID, 10), strconv.Itoa(st.Replicas), st.Created.UTC().Format(time.RFC3339))
+		}
+		rows = append(rows, row)
+	}
+	return rows
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tidewire/tidewire/internal/explain"
 	"github.com/tidewire/tidewire/proto/wire"
 
 	client "github.com/tidewire/tidewire/client/go"
@@ -18,7 +19,7 @@ func (a *app) streamCreateCommand() *cobra.Command {
 	var cfg client.StreamConfig
 	var maxAge age
 	var maxBytes byteCount
-	var asJSON bool
+	var v *view
 	var cn *connection
 	c := &cobra.Command{
 		Use:   "create NAME",
@@ -52,7 +53,7 @@ newest --max-bytes or --max-records.`,
 					if there, showErr := cl.Stream(ctx, cfg.Name); showErr == nil {
 						differs := differences(&cfg, &there)
 						if len(differs) > 0 {
-							return &problem{what: "stream " + cfg.Name + " was not created",
+							return &problem{id: explain.Wire(21), what: "stream " + cfg.Name + " was not created",
 								err:  fmt.Errorf("there is one of that name, and it is another: %s", strings.Join(differs, "; ")),
 								todo: "choose another name, or look at it with `tidewire stream show " + cfg.Name + "`"}
 						}
@@ -60,14 +61,12 @@ newest --max-bytes or --max-records.`,
 					}
 				}
 				if err != nil {
-					return &problem{what: "stream " + cfg.Name + " was not created", err: err}
+					return &problem{id: explain.StreamRequest, what: "stream " + cfg.Name + " was not created", err: err}
 				}
-				if asJSON {
-					return writeJSON(a.out, toJSON(&st))
-				}
-				fmt.Fprintf(a.out, "stream %s captures %s in %s and keeps %s\n", st.Name, strings.Join(st.Subjects, " and "),
-					plural(len(st.Partitions), "partition"), keeps(&st))
-				return nil
+				return v.print(toJSON(&st), func() {
+					fmt.Fprintf(a.out, "stream %s captures %s in %s and keeps %s\n", st.Name, strings.Join(st.Subjects, " and "),
+						plural(len(st.Partitions), "partition"), keeps(&st))
+				})
 			})
 		},
 	}
@@ -78,7 +77,7 @@ newest --max-bytes or --max-records.`,
 	f.Var(&maxAge, "max-age", "how long records are kept: 36h, 7d, 2w (default for ever)")
 	f.Var(&maxBytes, "max-bytes", "each partition keeps at least the newest `BYTES`: 500MB, 10GiB (default all)")
 	f.Uint64Var(&cfg.MaxRecords, "max-records", 0, "each partition keeps at least the newest `N` records (default all)")
-	f.BoolVar(&asJSON, "json", false, "print JSON")
+	v = a.view(c, streamJSON{})
 	return c
 }
 

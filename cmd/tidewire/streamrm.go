@@ -1,25 +1,25 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	client "github.com/tidewire/tidewire/client/go"
+	"github.com/tidewire/tidewire/internal/explain"
 )
 
 // removed is the JSON of rm.
 type removed struct {
-	Name   string `json:"name"`
-	Purged bool   `json:"purged"`
+	Name   string `json:"name" doc:"of the stream"`
+	Purged bool   `json:"purged" doc:"its data are removed too, for good"`
 }
 
 func (a *app) streamRmCommand() *cobra.Command {
-	var purge, yes, asJSON bool
+	var purge bool
+	var yes answer
+	var v *view
 	var cn *connection
 	c := &cobra.Command{
 		Use:     "rm NAME",
@@ -29,61 +29,38 @@ func (a *app) streamRmCommand() *cobra.Command {
 kept for 24 hours, and then removed. --purge removes them now.`,
 		Example: "  tidewire stream rm orders\n  tidewire stream rm orders --purge --yes",
 		Args:    cobra.ExactArgs(1),
-		ValidArgsFunction: func(c *cobra.Command, args []string, s string) ([]string, cobra.ShellCompDirective) {
-			return cn.streamNames(c, args, s)
-		},
 		RunE: func(c *cobra.Command, args []string) error {
 			return cn.call(c.Context(), func(ctx context.Context, cl *client.Client) error {
 				st, err := cl.Stream(ctx, args[0])
 				if err != nil {
 					return noStream("stream "+args[0]+" was not deleted", err)
 				}
-				if !yes {
-					if err := a.confirm(c, &st, purge); err != nil {
-						return err
-					}
+				if err := cn.confirm(c, &st, purge, yes); err != nil {
+					return err
 				}
 				ctx, cancel := cn.request(c.Context()) // the question may have taken all of ctx's time
 				defer cancel()
 				if err := cl.DeleteStream(ctx, st.Name, purge); err != nil {
-					return &problem{what: "stream " + st.Name + " was not deleted", err: err}
+					return &problem{id: explain.StreamRequest, what: "stream " + st.Name + " was not deleted", err: err}
 				}
-				return a.sayRemoved(&st, purge, asJSON)
+				return a.sayRemoved(v, &st, purge)
 			})
 		},
 	}
 	cn = a.connection(c)
 	c.Flags().BoolVar(&purge, "purge", false, "remove the data from disk now; nothing can bring them back")
-	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	yes.flag(c)
+	cn.completeStreams(c)
+	v = a.view(c, removed{})
 	return c
 }
 
-func (a *app) sayRemoved(st *client.Stream, purge, asJSON bool) error {
-	switch {
-	case asJSON:
-		return writeJSON(a.out, removed{st.Name, purge})
-	case purge:
-		fmt.Fprintf(a.out, "stream %s is deleted, and its data with it\n", st.Name)
-	default:
+func (a *app) sayRemoved(v *view, st *client.Stream, purge bool) error {
+	return v.print(removed{st.Name, purge}, func() {
+		if purge {
+			fmt.Fprintf(a.out, "stream %s is deleted, and its data with it\n", st.Name)
+			return
+		}
 		fmt.Fprintf(a.out, "stream %s is deleted; its data stay on disk for 24 hours (--purge removes them at once)\n", st.Name)
-	}
-	return nil
-}
-
-// confirm asks whether to delete; without a terminal there is nobody to ask.
-func (a *app) confirm(c *cobra.Command, st *client.Stream, purge bool) error {
-	if !a.typed {
-		return usage(c, errors.New("there is no terminal to ask on: give --yes to delete without a question"))
-	}
-	how := "kept on disk for 24 hours"
-	if purge {
-		how = "removed now, for good"
-	}
-	fmt.Fprintf(a.err, "Delete stream %s? Its %s (%s) will be %s. [y/N] ", st.Name, plural(st.Records(), "record"), size(st.Bytes()), how)
-	line, _ := bufio.NewReader(a.in).ReadString('\n')
-	if answer := strings.ToLower(strings.TrimSpace(line)); answer != "y" && answer != "yes" {
-		return &problem{what: "stream " + st.Name + " was not deleted: the answer was not yes", todo: "nothing; or answer y"}
-	}
-	return nil
+	})
 }

@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) streamShowCommand() *cobra.Command {
-	var asJSON bool
+	var v *view
 	var cn *connection
 	c := &cobra.Command{
 		Use:     "show NAME",
@@ -21,34 +21,28 @@ func (a *app) streamShowCommand() *cobra.Command {
 		Short:   "Show a stream and its partitions",
 		Example: "  tidewire stream show orders\n  tidewire stream show orders --json | jq .records",
 		Args:    cobra.ExactArgs(1),
-		ValidArgsFunction: func(c *cobra.Command, args []string, s string) ([]string, cobra.ShellCompDirective) {
-			return cn.streamNames(c, args, s)
-		},
 		RunE: func(c *cobra.Command, args []string) error {
 			return cn.call(c.Context(), func(ctx context.Context, cl *client.Client) error {
 				st, err := cl.Stream(ctx, args[0])
 				if err != nil {
 					return noStream("cannot show stream "+args[0], err)
 				}
-				if asJSON {
-					return writeJSON(a.out, toJSON(&st))
-				}
-				a.showStream(&st)
-				return nil
+				return v.print(toJSON(&st), func() { a.showStream(&st, v.wide()) })
 			})
 		},
 	}
 	cn = a.connection(c)
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cn.completeStreams(c)
+	v = a.view(c, streamJSON{})
 	return c
 }
 
-func (a *app) showStream(st *client.Stream) {
+func (a *app) showStream(st *client.Stream, wide bool) {
 	name := st.Name
 	if st.Deleted {
 		name += " (deleted; its data are kept for a grace time)"
 	}
-	table(a.out, [][]string{
+	a.details([][]string{
 		{"name", name},
 		{"captures", strings.Join(st.Subjects, " ")},
 		{"created", st.Created.UTC().Format(time.RFC3339)},
@@ -58,14 +52,21 @@ func (a *app) showStream(st *client.Stream) {
 		{"acks", fmt.Sprintf("after fsync on %d of %d", st.Replicas/2+1, max(st.Replicas, 1))},
 	})
 	rows := [][]string{{"PARTITION", "FIRST OFFSET", "NEXT OFFSET", "RECORDS", "ON DISK", "LEADER"}}
+	if wide {
+		rows[0] = append(rows[0], "EPOCH")
+	}
 	for _, p := range st.Partitions {
 		leader := "none known"
 		if p.Leader != 0 {
 			leader = fmt.Sprintf("node %d %s", p.Leader, p.LeaderAddress)
 		}
-		rows = append(rows, []string{strconv.Itoa(int(p.Number)), count(p.LogStart), count(p.HighWatermark), count(p.HighWatermark - p.LogStart),
-			size(p.Bytes), strings.TrimSpace(leader)})
+		row := []string{strconv.Itoa(int(p.Number)), count(p.LogStart), count(p.HighWatermark), count(p.HighWatermark - p.LogStart),
+			size(p.Bytes), strings.TrimSpace(leader)}
+		if wide {
+			row = append(row, strconv.FormatUint(p.Epoch, 10))
+		}
+		rows = append(rows, row)
 	}
 	fmt.Fprintln(a.out)
-	table(a.out, rows)
+	a.headed(rows)
 }

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	client "github.com/tidewire/tidewire/client/go"
+	"github.com/tidewire/tidewire/internal/explain"
 	"github.com/tidewire/tidewire/proto/wire"
 	"github.com/tidewire/tidewire/storage"
 )
@@ -43,7 +45,7 @@ type sub struct {
 	from   string
 	count  uint64
 	format string
-	json   bool
+	view   *view
 	quiet  bool
 }
 
@@ -62,7 +64,9 @@ func (a *app) subCommand() *cobra.Command {
 	f.StringVar(&v.from, "from", "first", "`WHERE` to begin: first, last, next, an offset, a time or how long ago")
 	f.Uint64Var(&v.count, "count", 0, "end after `N` records")
 	f.StringVar(&v.format, "format", defaultFormat, "what to print of each record")
-	f.BoolVar(&v.json, "json", false, "print a JSON object a line; \"encoding\" says how the value stands there")
+	a.progressFlags(c)
+	v.completeSubjects(c)
+	v.view = a.view(c, recordShown{}, formatText, formatWide, formatJSON)
 	f.BoolVar(&v.quiet, "quiet", false, "say nothing on stderr but errors")
 	return c
 }
@@ -75,15 +79,18 @@ func (v *sub) run(c *cobra.Command, filter string) error {
 	if err != nil {
 		return usage(c, err)
 	}
+	if v.view.wide() && !c.Flags().Changed("format") {
+		v.format = wideFormat
+	}
 	line, err := parseFormat(v.format)
 	if err != nil {
 		return usage(c, err)
 	}
 	write := line.append
-	if v.json && c.Flags().Changed("format") {
-		return usage(c, errors.New("--format and --json exclude each other"))
+	if !v.view.is(formatText) && c.Flags().Changed("format") {
+		return usage(c, errors.New("--format and --output exclude each other"))
 	}
-	if v.json {
+	if v.view.is(formatJSON) {
 		write = appendRecordJSON
 	}
 	if c.Flags().Changed("count") && v.count == 0 {
@@ -101,7 +108,7 @@ func (v *sub) run(c *cobra.Command, filter string) error {
 		return err
 	}
 	if err != nil {
-		return &problem{what: fmt.Sprintf("cannot read %s", filter), err: err}
+		return &problem{id: explain.ReadingStopped, what: fmt.Sprintf("cannot read %s", filter), err: err}
 	}
 	defer s.Close()
 	return v.read(ctx, s, write)
@@ -141,7 +148,7 @@ func checkOffset(ctx context.Context, cl *client.Client, filter string, offset u
 		}
 	}
 	if partitions > 1 {
-		return &problem{what: fmt.Sprintf("cannot read %s from offset %s", filter, count(offset)),
+		return &problem{id: explain.OffsetOfMany, what: fmt.Sprintf("cannot read %s from offset %s", filter, count(offset)),
 			err:  fmt.Errorf("it selects %d partitions, and each has offsets of its own", partitions),
 			todo: "give --from " + elsewhere + "; an offset goes with a filter that selects one stream of one partition: see `tidewire stream ls`"}
 	}
@@ -149,7 +156,7 @@ func checkOffset(ctx context.Context, cl *client.Client, filter string, offset u
 		return nil
 	}
 	if p := of.Partitions[0]; offset > p.HighWatermark {
-		return &problem{what: fmt.Sprintf("cannot read %s from offset %s", filter, count(offset)),
+		return &problem{id: explain.OffsetBeyond, what: fmt.Sprintf("cannot read %s from offset %s", filter, count(offset)),
 			err: fmt.Errorf("stream %s, partition %d has %s; the next record gets %s", of.Name, p.Number,
 				offsetsText(storage.Offset(p.LogStart), storage.Offset(p.HighWatermark)), count(p.HighWatermark)),
 			todo: fmt.Sprintf("give --from %d to %d, or %s", p.LogStart, p.HighWatermark, elsewhere)}
@@ -169,6 +176,14 @@ func (v *sub) read(ctx context.Context, s *client.Subscription, write func([]byt
 	var records, bytes uint64
 	var failed error
 	damaged := false
+	var read atomic.Uint64
+	if v.count > 0 && !(v.app.terminal && v.app.width > 0) { // a terminal shows the records themselves
+		bar := v.app.progress("read", int64(v.count), func() (int64, string) {
+			n := read.Load()
+			return int64(n), fmt.Sprintf("%s, %s", plural(n, "record"), rate(float64(n)/time.Since(began).Seconds()))
+		})
+		defer bar.stop()
+	}
 	for r, err := range s.All(ctx) {
 		if err != nil {
 			if v.passable(err) {
@@ -176,7 +191,7 @@ func (v *sub) read(ctx context.Context, s *client.Subscription, write func([]byt
 				continue
 			}
 			if ctx.Err() == nil {
-				failed = &problem{what: "reading stopped", err: err}
+				failed = &problem{id: explain.ReadingStopped, what: "reading stopped", err: err}
 			}
 			break
 		}
@@ -184,12 +199,13 @@ func (v *sub) read(ctx context.Context, s *client.Subscription, write func([]byt
 			break // close says why
 		}
 		bytes += uint64(len(r.Value))
-		if records++; records == v.count {
+		records++
+		if read.Store(records); records == v.count {
 			break
 		}
 	}
 	if err := out.close(); failed == nil && err != nil {
-		failed = &problem{what: "writing the records failed", err: err}
+		failed = &problem{id: explain.OutputFailed, what: "writing the records failed", err: err}
 	}
 	if !v.quiet && (ctx.Err() != nil || v.app.terminal) {
 		took := time.Since(began)

@@ -6,8 +6,6 @@ import (
 	"io"
 	"math"
 	"strconv"
-	"strings"
-	"text/tabwriter"
 	"time"
 )
 
@@ -82,15 +80,6 @@ func numbered[N int | int64 | uint64 | uint32](n N, one, many string) string {
 		return "1 " + one
 	}
 	return count(n) + " " + many
-}
-
-// table writes rows in columns, the first row in capitals as the head.
-func table(w io.Writer, rows [][]string) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, row := range rows {
-		fmt.Fprintln(t, strings.TrimRight(strings.Join(row, "\t"), "\t"))
-	}
-	_ = t.Flush()
 }
 
 // writeJSON writes v as one object, for programs.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tidewire/tidewire/bench"
 	client "github.com/tidewire/tidewire/client/go"
+	"github.com/tidewire/tidewire/internal/explain"
 )
 
 // tracker follows records from the hand-over to the ack.
@@ -178,7 +179,7 @@ func (t *tracker) watch(timeout time.Duration, cancel context.CancelCauseFunc) (
 				if idle {
 					since = now
 				} else if now.Sub(since) > timeout {
-					cancel(&problem{what: fmt.Sprintf("no ack came for %s", span(timeout))})
+					cancel(&problem{id: explain.NoAck, what: fmt.Sprintf("no ack came for %s", span(timeout))})
 					return
 				}
 			}
@@ -189,13 +190,13 @@ func (t *tracker) watch(timeout time.Duration, cancel context.CancelCauseFunc) (
 
 // pubSummary is what publishing came to.
 type pubSummary struct {
-	Records   uint64         `json:"records"`
-	Bytes     uint64         `json:"bytes"`
-	Took      time.Duration  `json:"took_ns"`
-	PerSecond float64        `json:"records_per_s"`
-	Latency   *bench.Latency `json:"ack_latency,omitempty"`
-	Quorum    int            `json:"quorum"`
-	Voters    int            `json:"voters"`
+	Records   uint64         `json:"records" doc:"that are acknowledged"`
+	Bytes     uint64         `json:"bytes" doc:"of their values"`
+	Took      time.Duration  `json:"took_ns" doc:"to the last ack, in nanoseconds"`
+	PerSecond float64        `json:"records_per_s" doc:"throughput"`
+	Latency   *bench.Latency `json:"ack_latency,omitempty" doc:"from the hand-over to the ack"`
+	Quorum    int            `json:"quorum" doc:"every ack rests on at least so many"`
+	Voters    int            `json:"voters" doc:"of so many"`
 }
 
 func (t *tracker) summary() pubSummary {

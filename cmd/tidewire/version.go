@@ -17,13 +17,13 @@ var commit string
 
 // versionInfo is what version says.
 type versionInfo struct {
-	Version  string `json:"version"`
-	Commit   string `json:"commit"`
-	Modified bool   `json:"modified"` // built from a tree with changes that are not in the commit
-	Go       string `json:"go"`
-	Platform string `json:"platform"`
-	Protocol int    `json:"protocol"`
-	Durable  bool   `json:"durable"` // false: a test build whose fsync does nothing
+	Version  string `json:"version" doc:"of this program"`
+	Commit   string `json:"commit" doc:"of the source it was built from"`
+	Modified bool   `json:"modified" doc:"built from a tree with changes that are not in the commit"`
+	Go       string `json:"go" doc:"version of Go"`
+	Platform string `json:"platform" doc:"operating system and processor"`
+	Protocol int    `json:"protocol" doc:"version of the protocol"`
+	Durable  bool   `json:"durable" doc:"false: a test build whose fsync does nothing"`
 }
 
 func currentVersion() versionInfo {
@@ -57,7 +57,7 @@ func (v versionInfo) String() string {
 }
 
 func (a *app) versionCommand() *cobra.Command {
-	var asJSON bool
+	var show *view
 	c := &cobra.Command{
 		Use:     "version",
 		Short:   "Say which version this is",
@@ -65,13 +65,9 @@ func (a *app) versionCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			v := currentVersion()
-			if asJSON {
-				return writeJSON(a.out, v)
-			}
-			fmt.Fprint(a.out, v)
-			return nil
+			return show.print(v, func() { fmt.Fprint(a.out, v) })
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	show = a.view(c, versionInfo{})
 	return c
 }

@@ -3,9 +3,9 @@
 // TW-1020` prints an entry, docs/reference/errors.md is all of them.
 //
 // Numbers are never reused. 1000 to 1999 are the wire protocol's codes, 1000 + code; 2000 on
-// wrong usage and configuration; 3000 on a node that does not start; 4000 on a node that stops or
-// refuses while it runs; 5000 on connections, as the command line meets them; 6000 on everything
-// else it does.
+// configuration; 3000 on a node that does not start; 4000 on a node that stops or refuses while it
+// runs; 5000 on connections, as the command line meets them; 6000 on everything else it does, wrong
+// usage among it.
 package explain
 
 import (
@@ -34,7 +34,7 @@ type Entry struct {
 }
 
 // catalogue is every entry, by number; each group stands in a file of its own.
-var catalogue = slices.SortedFunc(slices.Values(slices.Concat(wireEntries, nodeEntries)), func(a, b Entry) int { return cmp.Compare(a.ID, b.ID) })
+var catalogue = slices.SortedFunc(slices.Values(slices.Concat(wireEntries, nodeEntries, connectionEntries, commandEntries)), func(a, b Entry) int { return cmp.Compare(a.ID, b.ID) })
 
 // All gives the entries in the order of their numbers.
 func All() []Entry { return slices.Clone(catalogue) }

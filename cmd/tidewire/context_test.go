@@ -1,0 +1,203 @@
+package main
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+func TestContexts(t *testing.T) {
+	c := newCLI(t, nil)
+	var story strings.Builder
+	step := func(args ...string) {
+		r := c.run(args...)
+		fmt.Fprintf(&story, "$ tidewire %s\n%s%s", strings.Join(args, " "), r.out, r.err)
+		if r.code != 0 {
+			fmt.Fprintf(&story, "exit code %d\n", r.code)
+		}
+	}
+	step("context", "ls")
+	step("context", "ls", "-o", "json")
+	step("context", "show")
+	step("context", "show", "--short")
+	step("context", "add", "staging", "--server", "staging.example.org:7420")
+	step("context", "add", "prod", "--server", "a.example.org,b.example.org", "--protected", "--description", "the real one")
+	step("context", "add", "prod", "--server", "x")
+	step("context", "add", "bad name", "--server", "x")
+	step("context", "add", "x")
+	step("context", "add", "x", "--server", "x:99999")
+	step("context", "ls")
+	step("context", "select", "prod")
+	step("ctx", "-")
+	step("ctx", "--", "-")
+	step("ctx", "staging")
+	step("ctx", "sel")
+	step("ctx", "prud")
+	step("context", "show", "prod")
+	step("context", "show", "-o", "yaml")
+	step("context", "show", "--short")
+	step("context", "edit", "staging", "--server", "other.example.org", "--description", "moved")
+	step("context", "edit", "staging")
+	step("context", "ls", "-o", "json")
+	step("context", "ls", "-o", "yaml")
+	step("context", "rm", "staging")
+	step("ctx", "-")
+	step("context", "show", "--short")
+	step("context", "rm", "staging")
+	golden(t, "contexts.txt", story.String())
+
+	file := filepath.Join(c.env["XDG_CONFIG_HOME"], "tidewire", "contexts.json")
+	info, err := os.Stat(file)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	for _, bad := range []string{"", "{", `{"version":2,"contexts":[]}`, `{"version":1,"contexts":[{"name":"a/b","server":"x"}]}`,
+		`{"version":1,"contexts":[{"name":"a","server":"x"},{"name":"a","server":"y"}]}`, `{"version":1,"contexts":[],"more":1}`, `{"version":1,"contexts":[]}{}`} {
+		if err := os.WriteFile(file, []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range []string{"context ls", "context add x --server y", "context -", "stream ls"} {
+			c.fails(exitError, strings.Fields(args), "TW-6028", file, "mend the file")
+		}
+		if b, _ := os.ReadFile(file); string(b) != bad {
+			t.Errorf("%q became %q", bad, b)
+		}
+	}
+}
+
+// An editor changes a context; what it breaks is refused.
+func TestContextEditor(t *testing.T) {
+	c := newCLI(t, nil)
+	c.typed = true
+	c.ok("context", "add", "a", "--server", "x")
+	c.ok("context", "add", "b", "--server", "y")
+	editor := filepath.Join(t.TempDir(), "editor")
+	edit := func(script string) {
+		if err := os.WriteFile(editor, []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.env["EDITOR"] = editor
+	edit(`sed -i 's/"x"/"z:1"/; s/"a"/"c"/' "$1"`)
+	c.ok("context", "edit", "a")
+	if got := c.ok("context", "show"); !strings.Contains(got, "name         c\n") || !strings.Contains(got, "server       z:1\n") {
+		t.Errorf("after the editor the selected context is\n%s", got)
+	}
+	edit(`sed -i 's/"c"/"b"/' "$1"`)
+	c.fails(exitError, []string{"context", "edit", "c"}, "there is a context b already")
+	edit(`echo nonsense > "$1"`)
+	c.fails(exitError, []string{"context", "edit", "c"}, "TW-6031", "was not changed")
+	edit("exit 3")
+	c.fails(exitError, []string{"context", "edit", "c"}, "TW-6031", "exit status 3")
+}
+
+// Processes that change the contexts at once lose nothing of one another.
+func TestContextsAtOnce(t *testing.T) {
+	c := newCLI(t, nil)
+	var all sync.WaitGroup
+	for i := range 20 {
+		all.Go(func() { c.ok("context", "add", fmt.Sprintf("c%d", i), "--server", "x") })
+	}
+	all.Wait()
+	var list []contextJSON
+	if err := json.Unmarshal([]byte(c.ok("context", "ls", "-o", "json")), &list); err != nil || len(list) != 20 {
+		t.Errorf("%d contexts, %v", len(list), err)
+	}
+	left, _ := filepath.Glob(filepath.Join(c.env["XDG_CONFIG_HOME"], "tidewire", "*.tmp"))
+	if len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// --server goes before --context, that before TIDEWIRE_SERVER, TIDEWIRE_CONTEXT, and the selected context.
+func TestWhichNode(t *testing.T) {
+	c := newCLI(t, nil)
+	for _, name := range []string{"selected", "named", "fromenv"} {
+		c.ok("context", "add", name, "--server", name+".invalid")
+	}
+	for _, x := range []struct{ args, server, context, want string }{
+		{"--server flag.invalid --context named", "env.invalid", "fromenv", "flag.invalid"},
+		{"--context named", "env.invalid", "fromenv", "named.invalid"},
+		{"", "env.invalid", "fromenv", "env.invalid"},
+		{"", "", "fromenv", "fromenv.invalid"},
+		{"", "", "", "selected.invalid"},
+	} {
+		c.env["TIDEWIRE_SERVER"], c.env["TIDEWIRE_CONTEXT"] = x.server, x.context
+		c.fails(exitError, append([]string{"stream", "ls", "--timeout", "5s"}, strings.Fields(x.args)...), "no connection to "+x.want+"\n")
+	}
+	c.env["TIDEWIRE_CONTEXT"] = "nope"
+	c.fails(exitUsage, []string{"stream", "ls"}, "TW-6026")
+}
+
+// On a protected context what removes data must be confirmed by name, however its address was given.
+func TestProtected(t *testing.T) {
+	n := startNode(t, t.TempDir(), false)
+	c := newCLI(t, nil)
+	address := n.Addr().String()
+	c.ok("context", "add", "prod", "--server", "other.invalid,"+address, "--protected")
+	c.env["TIDEWIRE_SERVER"] = address
+	c.ok("stream", "create", "s")
+	for _, yes := range []string{"", "--yes", "--yes=t"} {
+		c.fails(exitUsage, strings.Fields("stream rm s "+yes), "TW-6030", "protected context prod")
+		c.fails(exitUsage, strings.Fields("stream rm s --server "+address+" "+yes), "TW-6030")
+	}
+	c.typed = true
+	c.typing("y\n").fails(exitUsage, []string{"stream", "rm", "s"}, "TW-6030", "Type the stream's name: ")
+	c.ok("stream", "show", "s")
+	c.typing("s\n").ok("stream", "rm", "s")
+	c.ok("stream", "create", "t")
+	c.ok("stream", "rm", "t", "--yes=t")
+}
+
+// What is no node is told apart.
+func TestNotANode(t *testing.T) {
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var greeting sync.WaitGroup
+	defer greeting.Wait()
+	defer other.Close()
+	greeting.Go(func() {
+		for {
+			c, err := other.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprint(c, "220 mail.example.org ESMTP ready\r\n")
+			_, _ = c.Read(make([]byte, 1<<10)) // else its reset may overtake the greeting
+			c.Close()
+		}
+	})
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	secure.StartTLS()
+	defer secure.Close()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	c := newCLI(t, nil)
+	for _, x := range []struct{ address, id string }{
+		{other.Addr().String(), "TW-5004"},
+		{secure.Listener.Addr().String(), "TW-5005"},
+		{silent.Addr().String(), "TW-5003"},
+		{"127.0.0.1:1", "TW-5001"},
+		{"nosuch.invalid", "TW-5002"},
+	} {
+		c.fails(exitError, []string{"stream", "ls", "--server", x.address, "--timeout", "1s"}, "error "+x.id+": no connection to "+x.address, "do:  ")
+	}
+	c.fails(exitUsage, []string{"stream", "ls", "--server", "x:y:z"}, "TW-5009")
+}
