@@ -149,6 +149,7 @@ var scrubs = []struct{ re, with string }{
 	{`\d+(\.\d+)? [KMG]iB\b|\b\d+ B\b`, "SIZE"},
 	{`"bytes":( ?)\d+`, `"bytes":${1}NUMBER`},
 	{`"(\w+_us|took_ns|\w+_per_s)": [0-9.e+]+`, `"$1": NUMBER`},
+	{`(?m)^( *(?:- )?)(\w+_us|took_ns|\w+_per_s|bytes): [0-9.e+]+$`, "${1}${2}: NUMBER"},
 	{`cluster [0-9a-f]{32}`, "cluster CLUSTER"},
 	{`"cluster":"[0-9a-f]{32}"`, `"cluster":"CLUSTER"`},
 }
