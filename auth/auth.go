@@ -34,8 +34,14 @@ const (
 	Read         Action = "read"          // a subject, or a filter
 	Describe     Action = "describe"      // a stream, or empty for the list of them
 	CreateStream Action = "create-stream" // a stream
-	DeleteStream Action = "delete-stream" // a stream
-	Peer         Action = "peer"          // empty: to speak Raft as a node of the cluster
+	UpdateStream Action = "update-stream" // a stream
+	DeleteStream Action = "delete-stream" // a stream; its purge too
+
+	DescribeNode   Action = "describe-node"   // empty: a node, its health, the list of its services
+	DescribeConfig Action = "describe-config" // empty
+	ReloadConfig   Action = "reload-config"   // empty
+
+	Peer Action = "peer" // empty: to speak Raft as a node of the cluster
 )
 
 // Authorizer decides. Its methods are called on event loops: they must not block.

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tidewire/tidewire/auth"
+	"github.com/tidewire/tidewire/broker/admin"
 	"github.com/tidewire/tidewire/proto/wire"
 )
 
@@ -32,6 +33,10 @@ type Config struct {
 	Logger *zap.Logger
 	// Authorizer decides what clients may do. Default auth.AllowClients.
 	Authorizer auth.Authorizer
+	// Settings shows and reloads the node's configuration for the admin API. Default: none, a node that was
+	// not started from one.
+	Settings admin.Settings
+
 	// Clock tells the time that stands beside records. Default time.Now.
 	Clock func() time.Time
 

@@ -95,10 +95,16 @@ func (n *Node) purgeDeleted() {
 // streamChanged is called by the catalog's state machine, also for what it applies again at
 // start. It must not block.
 func (n *Node) streamChanged(st *cluster.Stream, gone bool) {
-	if st.Deleted == 0 || n.ctx.Err() != nil { // a node that is closing stops everything anyway
+	if n.ctx.Err() != nil { // a node that is closing stops everything anyway
 		return
 	}
 	all := n.partitions.all()
+	if st.Deleted == 0 {
+		if len(all) > 0 {
+			n.requests.Go(func() { n.streamUpdated(st) })
+		}
+		return
+	}
 	for i := range st.Partitions {
 		if p := all[partKey{st.ID, uint32(i)}]; p != nil {
 			p.gone.Store(true) // at once: nothing is taken behind the answer to STREAM_DELETE

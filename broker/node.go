@@ -55,6 +55,7 @@ type Node struct {
 	catalogLog    *storage.Log
 	catalogStable *raft.CatalogStable
 	catalog       *cluster.Catalog
+	catalogOpen   chan struct{} // closed when there is a catalog
 	partitions    partitions
 
 	http1, http2 *handoff // from the client port
@@ -99,7 +100,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n := &Node{
 		log: cfg.Logger, syncs: storage.NewSyncLimit(concurrentSyncs), hot: storage.NewMemory(cfg.HotMemory),
-		budget: raft.NewBudget(cfg.PublishMemory), stopped: make(chan struct{}), failureCh: make(chan struct{}),
+		budget: raft.NewBudget(cfg.PublishMemory), catalogOpen: make(chan struct{}), stopped: make(chan struct{}), failureCh: make(chan struct{}),
 		publications: sync.Pool{New: func() any { return new(publication) }},
 	}
 	n.cfg.Store(&cfg)
@@ -171,6 +172,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	close(n.catalogOpen)
 	living := n.catalog.State().Living()
 	n.partitions.mu.Lock()
 	err = n.startLocked(ctx, living...)
@@ -184,7 +186,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 // serveHTTP starts the servers behind what the client port hands over.
 func (n *Node) serveHTTP() {
 	n.web = web.New(n.webConfig())
-	n.admin = admin.New(admin.Config{Logger: n.log.Named("admin")})
+	n.admin = admin.New(n.adminConfig())
 	serve := func(what string, serve func(net.Listener) error, l net.Listener) {
 		n.serving.Go(func() {
 			if err := serve(l); err != nil && !n.draining.Load() {
@@ -280,6 +282,9 @@ func (n *Node) Stop(ctx context.Context) error {
 	n.stopOnce.Do(func() {
 		defer close(n.stopped)
 		n.draining.Store(true)
+		if n.admin != nil {
+			n.admin.Drain()
+		}
 		n.log.Info("stopping", zap.Int64("connections", n.connections.Load()))
 		n.eachLoop(func(l *loop) {
 			for s := range l.sessions {

@@ -129,11 +129,11 @@ func (n *Node) serves(st *cluster.Stream) bool {
 }
 
 // createStream makes a stream and returns when its partitions take publishes.
-func (n *Node) createStream(ctx context.Context, spec cluster.StreamSpec) (*cluster.Stream, error) {
+func (n *Node) createStream(ctx context.Context, spec cluster.StreamSpec, options ...cluster.Option) (*cluster.Stream, error) {
 	if err := n.roomFor(spec); err != nil {
 		return nil, err
 	}
-	st, err := n.catalog.CreateStream(ctx, spec)
+	st, err := n.catalog.CreateStream(ctx, spec, options...)
 	if err != nil {
 		return nil, err
 	}
@@ -220,6 +220,13 @@ func (n *Node) startLocked(ctx context.Context, streams ...*cluster.Stream) erro
 	}
 	err := g.Wait()
 	n.partitions.set.Store(&next) // also after an error: those that started are kept
+	if n.catalog != nil {
+		for _, p := range started { // an update that did not find them yet
+			if now := n.catalog.State().Streams[p.stream().ID]; now != nil {
+				p.update(now)
+			}
+		}
+	}
 	n.eachLoop(func(l *loop) { l.follow(started) })
 	return err
 }
@@ -276,13 +283,20 @@ func (p *partition) close() error {
 
 // stopStream closes the stream's partitions here; remove also gives their files back.
 func (n *Node) stopStream(st *cluster.Stream, remove bool) {
+	select { // what is applied again at start comes before there is a catalog to ask
+	case <-n.catalogOpen:
+	case <-n.ctx.Done():
+		return
+	}
 	n.partitions.mu.Lock()
 	defer n.partitions.mu.Unlock()
+	now := n.catalog.State().Streams[st.ID]
+	lives := now != nil && now.Deleted == 0 // undeleted meanwhile: what runs may be what that started
 	next := maps.Clone(n.partitions.all())
 	var stopped []*partition
 	for i := range st.Partitions {
 		key := partKey{st.ID, uint32(i)}
-		if p := next[key]; p != nil {
+		if p := next[key]; p != nil && (!lives || p.gone.Load()) {
 			delete(next, key)
 			p.meta.Store(st)
 			p.gone.Store(true)

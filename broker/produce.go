@@ -25,7 +25,8 @@ type producer struct {
 	ack     wire.Ack
 	gather  bool // ack holds a range not yet written
 
-	subject []byte // the last one found to be captured and allowed
+	subject []byte          // the last one found to be captured and allowed
+	in      *cluster.Stream // as it was when that was found
 }
 
 // publication is one batch on its way. It belongs to Raft from Publish to Committed, then to the loop.
@@ -236,21 +237,22 @@ func (p *producer) admit(b *wire.Batch) error {
 
 // allow decides whether a record of this subject may be published here.
 func (p *producer) allow(subject []byte) error {
-	if string(p.subject) == string(subject) {
+	st := p.part.stream()
+	if p.in == st && string(p.subject) == string(subject) {
 		return nil
 	}
 	name := string(subject)
 	if err := wire.ValidSubject(name); err != nil {
 		return err
 	}
-	if st := p.part.stream(); !st.Captures(name) {
+	if !st.Captures(name) {
 		return &wire.Error{Code: wire.CodeSubjectMismatch,
 			Message: fmt.Sprintf("subject %q is not captured by stream %q (%q): ask METADATA for its stream", name, st.Name, st.Subjects)}
 	}
 	if err := p.session.node.config().Authorizer.Authorize(&p.session.identity, auth.Publish, subject); err != nil {
 		return err
 	}
-	p.subject = append(p.subject[:0], subject...)
+	p.subject, p.in = append(p.subject[:0], subject...), st
 	return nil
 }
 

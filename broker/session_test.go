@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, // gnet's worker pool lives as long as the process
 		goleak.IgnoreAnyFunction("github.com/panjf2000/ants/v2.(*poolCommon).purgeStaleWorkers"),
 		goleak.IgnoreAnyFunction("github.com/panjf2000/ants/v2.(*poolCommon).ticktock"),
-		goleak.IgnoreTopFunction("go.opencensus.io/stats/view.(*worker).start")) // so does OpenCensus's
+		goleak.IgnoreAnyFunction("go.opencensus.io/stats/view.(*worker).start")) // so does OpenCensus's
 }
 
 func TestHandshakeRefused(t *testing.T) {

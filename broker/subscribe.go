@@ -66,7 +66,7 @@ func (s *session) subscribe(corr uint32, q *wire.Subscribe) error {
 		if offset, ok := resume[key]; ok {
 			start = wire.Start{From: wire.FromOffset, Value: offset}
 		}
-		if sub.attach(key, all[key], start); s.conversations[corr] != conversation(sub) {
+		if sub.attach(key, all[key], all[key].stream(), start); s.conversations[corr] != conversation(sub) {
 			break // that place does not exist, and it has been told
 		}
 	}
@@ -85,12 +85,12 @@ func (s *session) roomForCursors(filter string, more int) error {
 }
 
 // attach begins reading a partition.
-func (sub *subscription) attach(key partKey, p *partition, start wire.Start) {
+func (sub *subscription) attach(key partKey, p *partition, st *cluster.Stream, start wire.Start) {
 	if _, ok := sub.cursors[key]; ok {
 		return
 	}
 	c := &cursor{session: sub.session, part: p, sink: sub, corr: sub.corr, start: start}
-	if !covers(p.stream(), sub.pattern) {
+	if !covers(st, sub.pattern) {
 		c.filter = &filter{pattern: sub.pattern}
 	}
 	sub.cursors[key] = c
@@ -245,7 +245,7 @@ func (s *session) follow(started []*partition) {
 					s.refuse(sub.corr, err) // it goes on with what it has
 					break
 				}
-				sub.attach(partKey{st.ID, p.number}, p, wire.Start{From: wire.FromFirst})
+				sub.attach(partKey{st.ID, p.number}, p, st, wire.Start{From: wire.FromFirst})
 			}
 		}
 	}

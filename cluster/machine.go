@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -65,7 +66,7 @@ type State struct {
 	NextStream   uint64             `json:"next_stream"`
 	NextGroup    uint64             `json:"next_group"`
 	NextProducer uint64             `json:"next_producer"`
-	Streams      map[uint64]*Stream `json:"streams"` // by id, the deleted ones included
+	Streams      map[uint64]*Stream `json:"streams"`            // by id, the deleted ones included
 	Requests     []*request         `json:"requests,omitempty"` // remembered, oldest first
 
 	byName map[string]*Stream // the living ones
@@ -97,6 +98,17 @@ func (s *State) Living() []*Stream {
 		}
 		return 1 // names are unique
 	})
+}
+
+// DeletedStreams gives the deleted streams of that name, the newest first.
+func (s *State) DeletedStreams(name string) (found []*Stream) {
+	for _, st := range s.Streams {
+		if st.Deleted != 0 && st.Name == name {
+			found = append(found, st)
+		}
+	}
+	slices.SortFunc(found, func(a, b *Stream) int { return cmp.Compare(b.ID, a.ID) })
+	return found
 }
 
 // with is the state after put is added or replaced and gone removed, one map version later.

@@ -106,6 +106,8 @@ var (
 	streamLog     = define("tidewire_stream_log_bytes", gauge, "bytes", "Bytes in the segments of a stream's partitions.", "stream")
 	streamHeld    = define("tidewire_stream_records", gauge, "records", "Records a stream holds: from the log start to the high watermark.", "stream")
 
+	rpcCalls   = define("tidewire_rpc_calls_total", counter, "calls", "Calls of the gRPC services that ended, by method and code; unknown is every method that does not exist.", "method", "code")
+	rpcPanics  = define("tidewire_rpc_panics_total", counter, "panics", "Panics in calls of the gRPC services, which failed. Each is a bug.")
 	rpcSeconds = define("tidewire_rpc_seconds", histogram, "seconds", "How long calls of the gRPC services took, by method and status; methods that do not exist are not counted.", "method", "status")
 
 	httpRequests = define("tidewire_http_requests_total", counter, "requests", "Requests over HTTP/1, by path and status; (other) is every path that does not exist.", "path", "code")

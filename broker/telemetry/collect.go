@@ -11,7 +11,7 @@ import (
 type collector Metrics
 
 // own are the metrics that others collect: the histograms and what is below.
-var own = map[*Metric]bool{ackSeconds: true, entryBatches: true, entryBytes: true, fsyncSeconds: true, rpcSeconds: true, httpRequests: true}
+var own = map[*Metric]bool{ackSeconds: true, entryBatches: true, entryBytes: true, fsyncSeconds: true, rpcSeconds: true, rpcCalls: true, rpcPanics: true, httpRequests: true}
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"google.golang.org/grpc/codes"
 
 	"github.com/tidewire/tidewire/raft"
 	"github.com/tidewire/tidewire/storage"
@@ -75,7 +76,8 @@ type Metrics struct {
 
 	queue, fsync, commit, total prometheus.Observer
 	batches, bytes, synced      prometheus.Observer
-	http                        *prometheus.CounterVec
+	http, calls                 *prometheus.CounterVec
+	callPanics                  prometheus.Counter
 	histograms                  []prometheus.Collector
 
 	writtenBytes, writtenEntries        atomic.Uint64
@@ -103,16 +105,15 @@ func New(cfg Config) *Metrics {
 	m.bytes = vec(entryBytes, prometheus.ExponentialBuckets(256, 4, 7)).WithLabelValues()
 	m.synced = vec(fsyncSeconds, seconds).WithLabelValues()
 	m.http = prometheus.NewCounterVec(prometheus.CounterOpts{Name: httpRequests.Name, Help: httpRequests.Help}, httpRequests.Labels)
-	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.http, (*collector)(m), rpcCollector{})
+	m.calls = prometheus.NewCounterVec(prometheus.CounterOpts{Name: rpcCalls.Name, Help: rpcCalls.Help}, rpcCalls.Labels)
+	m.callPanics = prometheus.NewCounter(prometheus.CounterOpts{Name: rpcPanics.Name, Help: rpcPanics.Help})
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.http, m.calls, m.callPanics, (*collector)(m), rpcCollector{})
 	m.registry.MustRegister(m.histograms...)
 	return m
 }
 
 // Gatherer gives the metrics to who serves them.
 func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
-
-// Registry is where others may add collectors of theirs.
-func (m *Metrics) Registry() *prometheus.Registry { return m.registry }
 
 // Loop is the counters of one event loop.
 func (m *Metrics) Loop(i int) *Loop { return &m.loops[i] }
@@ -148,6 +149,14 @@ func (m *Metrics) HTTP(path string, code int) {
 	}
 	m.http.WithLabelValues(path, strconv.Itoa(code)).Inc()
 }
+
+// Call counts a call of a gRPC service; method is one of a few.
+func (m *Metrics) Call(method string, code codes.Code) {
+	m.calls.WithLabelValues(method, code.String()).Inc()
+}
+
+// CallPanicked counts a panic in one.
+func (m *Metrics) CallPanicked() { m.callPanics.Inc() }
 
 // Storage observes logs.
 func (m *Metrics) Storage() storage.Observer { return (*storageObserver)(m) }

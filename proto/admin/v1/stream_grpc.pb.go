@@ -44,7 +44,7 @@ type StreamServiceClient interface {
 	CreateStream(ctx context.Context, in *CreateStreamRequest, opts ...grpc.CallOption) (*CreateStreamResponse, error)
 	// GetStream shows one stream.
 	GetStream(ctx context.Context, in *GetStreamRequest, opts ...grpc.CallOption) (*GetStreamResponse, error)
-	// ListStreams shows streams in the order of their names, the deleted ones of a name behind the living one, a page at a time.
+	// ListStreams shows streams in the order of their names, those of one name the newest first, a page at a time.
 	ListStreams(ctx context.Context, in *ListStreamsRequest, opts ...grpc.CallOption) (*ListStreamsResponse, error)
 	// UpdateStream changes the fields that update_mask names.
 	UpdateStream(ctx context.Context, in *UpdateStreamRequest, opts ...grpc.CallOption) (*UpdateStreamResponse, error)
@@ -151,7 +151,7 @@ type StreamServiceServer interface {
 	CreateStream(context.Context, *CreateStreamRequest) (*CreateStreamResponse, error)
 	// GetStream shows one stream.
 	GetStream(context.Context, *GetStreamRequest) (*GetStreamResponse, error)
-	// ListStreams shows streams in the order of their names, the deleted ones of a name behind the living one, a page at a time.
+	// ListStreams shows streams in the order of their names, those of one name the newest first, a page at a time.
 	ListStreams(context.Context, *ListStreamsRequest) (*ListStreamsResponse, error)
 	// UpdateStream changes the fields that update_mask names.
 	UpdateStream(context.Context, *UpdateStreamRequest) (*UpdateStreamResponse, error)

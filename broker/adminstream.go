@@ -1,0 +1,115 @@
+package broker
+
+import (
+	"context"
+
+	"github.com/tidewire/tidewire/cluster"
+	"github.com/tidewire/tidewire/proto/wire"
+)
+
+// update has the partition serve its stream as it is now, unless a later change came first.
+func (p *partition) update(st *cluster.Stream) {
+	for {
+		old := p.meta.Load()
+		if old.Revision >= st.Revision || p.meta.CompareAndSwap(old, st) {
+			return
+		}
+	}
+}
+
+// streamUpdated takes over a stream that was changed: first those who read without a filter get one
+// if they may not see what it captures from now on, then publishers may use it, then subscriptions
+// that meet it for the first time follow.
+func (n *Node) streamUpdated(st *cluster.Stream) {
+	var parts []*partition
+	for key, p := range n.partitions.all() {
+		if key.stream == st.ID && !p.gone.Load() && p.stream().Revision < st.Revision {
+			parts = append(parts, p)
+		}
+	}
+	if len(parts) == 0 {
+		return
+	}
+	n.everyLoop(func(l *loop) { l.narrow(parts, st) })
+	for _, p := range parts {
+		p.update(st)
+	}
+	n.everyLoop(func(l *loop) { l.follow(parts) })
+}
+
+// everyLoop has each loop call f, and waits until all have.
+func (n *Node) everyLoop(f func(*loop)) {
+	done := make(chan struct{}, len(n.loops))
+	asked := 0
+	for _, l := range n.loops {
+		l.mu.Lock()
+		bound := l.events != nil // else it has no session, and forgets what is posted
+		l.mu.Unlock()
+		if bound {
+			asked++
+			l.post(func() { f(l); done <- struct{}{} })
+		}
+	}
+	for range asked {
+		select {
+		case <-done:
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// narrow gives subscriptions that saw everything of the partitions a filter, where the stream, as it
+// is about to be, captures subjects that theirs do not match.
+func (l *loop) narrow(parts []*partition, st *cluster.Stream) {
+	for s := range l.sessions {
+		s.contained(func(s *session) { s.narrow(parts, st) })
+	}
+}
+
+func (s *session) narrow(parts []*partition, st *cluster.Stream) {
+	for _, conv := range s.conversations {
+		sub, ok := conv.(*subscription)
+		if !ok || covers(st, sub.pattern) {
+			continue
+		}
+		for _, p := range parts {
+			key := partKey{st.ID, p.number}
+			c := sub.cursors[key]
+			if c == nil || c.filter != nil {
+				continue
+			}
+			// A read under way may look at the cursor: another one goes on where it stands.
+			delete(sub.cursors, key)
+			s.cursors--
+			c.end()
+			sub.attach(key, p, st, wire.Start{From: wire.FromOffset, Value: c.next})
+		}
+	}
+}
+
+// updateStream changes a stream and returns when this node serves it so.
+func (n *Node) updateStream(ctx context.Context, name string, update cluster.StreamUpdate, options ...cluster.Option) (*cluster.Stream, error) {
+	st, err := n.catalog.UpdateStream(ctx, name, update, options...)
+	if err != nil {
+		return st, err
+	}
+	n.streamUpdated(st) // beside the catalog's own: whoever comes first, it is done when this returns
+	return st, nil
+}
+
+// undeleteStream makes a deleted stream live again and returns when its partitions take publishes.
+func (n *Node) undeleteStream(ctx context.Context, id uint64, options ...cluster.Option) (*cluster.Stream, error) {
+	if st := n.catalog.State().Streams[id]; st != nil {
+		if err := n.roomFor(cluster.StreamSpec{Name: st.Name, Partitions: uint32(len(st.Partitions))}); err != nil {
+			return nil, err
+		}
+	}
+	return n.catalog.UndeleteStream(ctx, id, options...)
+}
+
+// revive starts an undeleted stream. What was stopping of it has stopped before: its log is free.
+func (n *Node) revive(st *cluster.Stream) error {
+	n.stopStream(st, false) // only what its deletion marked
+	return n.startStream(n.ctx, st)
+}
