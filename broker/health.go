@@ -26,7 +26,7 @@ func (n *Node) liveChecks() []web.Check {
 func (n *Node) readyChecks() []web.Check {
 	return []web.Check{
 		{Name: "loops", Func: n.checkLoops},
-		{Name: "draining", Func: n.checkDraining},
+		{Name: "not-draining", Func: n.checkDraining},
 		{Name: "catalog", Func: n.checkCatalog},
 		{Name: "partitions", Func: n.checkPartitions},
 		{Name: "disk", Func: n.checkDisk},

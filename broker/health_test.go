@@ -26,7 +26,7 @@ func TestReady(t *testing.T) {
 	n := startNode(t, t.TempDir())
 	connect(t, n).streamOf("orders")
 	awaitHTTP(t, n, "/livez", 200, "ok")
-	awaitHTTP(t, n, "/readyz?verbose", 200, "[+] loops\n[+] draining\n[+] catalog\n[+] partitions\n[+] disk\n[+] writes\nok\n")
+	awaitHTTP(t, n, "/readyz?verbose", 200, "[+] loops\n[+] not-draining\n[+] catalog\n[+] partitions\n[+] disk\n[+] writes\nok\n")
 	awaitHTTP(t, n, "/version", 200, `"version":"`+Version+`","commit":"unknown"`)
 	awaitHTTP(t, n, "/debug/pprof/", 404, "nothing here")
 }
@@ -92,7 +92,7 @@ func TestNotReady(t *testing.T) {
 	awaitHTTP(t, n, "/readyz", 200, "ok")
 
 	n.draining.Store(true)
-	awaitHTTP(t, n, "/readyz", 503, "[-] draining: the node is stopping")
+	awaitHTTP(t, n, "/readyz", 503, "[-] not-draining: the node is stopping")
 	awaitHTTP(t, n, "/livez", 200, "ok")
 	n.draining.Store(false)
 

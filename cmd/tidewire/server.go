@@ -105,6 +105,7 @@ func (v *server) run(c *cobra.Command, ready func(*broker.Node)) error {
 		DataDir:  v.data,
 		Dev:      v.dev,
 		Logger:   log,
+		Commit:   currentVersion().Commit,
 		Fatal: func(err error) { // logged by the node
 			_ = log.Sync()
 			if nodeCode(err) == exitDataDir { // the catalog cannot be read
