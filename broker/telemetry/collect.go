@@ -10,8 +10,8 @@ import (
 // collector tells what is counted by loops and streams and what is looked up.
 type collector Metrics
 
-// own are the metrics that others collect: the histograms and what is below.
-var own = map[*Metric]bool{ackSeconds: true, entryBatches: true, entryBytes: true, fsyncSeconds: true, rpcSeconds: true, rpcCalls: true, rpcPanics: true, httpRequests: true}
+// own are the metrics that others collect.
+var own = map[*Metric]bool{rpcSeconds: true, rpcCalls: true, rpcPanics: true, httpRequests: true}
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
@@ -38,6 +38,13 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	c.collectLoops(tell, &s)
 	c.collectState(tell, &s)
 
+	out <- c.queue.tell(ackSeconds, "queue")
+	out <- c.fsync.tell(ackSeconds, "fsync")
+	out <- c.commit.tell(ackSeconds, "commit")
+	out <- c.total.tell(ackSeconds, "total")
+	out <- c.batches.tell(entryBatches)
+	out <- c.bytes.tell(entryBytes)
+	out <- c.synced.tell(fsyncSeconds)
 	tell(writtenBytes, count(&c.writtenBytes))
 	tell(writtenItems, count(&c.writtenEntries))
 	tell(damaged, count(&c.damagedRecovery), "recovery")

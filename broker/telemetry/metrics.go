@@ -74,11 +74,10 @@ type Metrics struct {
 	loops    []Loop
 	streams  streamSet
 
-	queue, fsync, commit, total prometheus.Observer
-	batches, bytes, synced      prometheus.Observer
+	queue, fsync, commit, total meter
+	batches, bytes, synced      meter
 	http, calls                 *prometheus.CounterVec
 	callPanics                  prometheus.Counter
-	histograms                  []prometheus.Collector
 
 	writtenBytes, writtenEntries        atomic.Uint64
 	damagedRecovery, damagedReader      atomic.Uint64
@@ -86,29 +85,19 @@ type Metrics struct {
 	exportFailures                      atomic.Uint64
 }
 
-// seconds are the buckets of latencies: 50 µs to 13 s, each twice the one before.
-var seconds = prometheus.ExponentialBuckets(50e-6, 2, 19)
+// latency is a meter of 50 µs to 13 s.
+func latency() meter { return meter{unit: 50_000, scale: 1e9, last: 19} }
 
 // New makes the metrics of a node, with a registry of their own.
 func New(cfg Config) *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry(), cfg: cfg, loops: make([]Loop, max(cfg.Loops, 1)),
-		streams: streamSet{limit: cfg.Streams, named: make(map[string]*Stream), other: Stream{Label: OtherStreams}}}
-	vec := func(d *Metric, buckets []float64) *prometheus.HistogramVec {
-		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: d.Name, Help: d.Help, Buckets: buckets}, d.Labels)
-		m.histograms = append(m.histograms, h)
-		return h
-	}
-	stage := vec(ackSeconds, seconds)
-	m.queue, m.fsync = stage.WithLabelValues("queue"), stage.WithLabelValues("fsync")
-	m.commit, m.total = stage.WithLabelValues("commit"), stage.WithLabelValues("total")
-	m.batches = vec(entryBatches, prometheus.ExponentialBuckets(1, 4, 8)).WithLabelValues()
-	m.bytes = vec(entryBytes, prometheus.ExponentialBuckets(256, 4, 7)).WithLabelValues()
-	m.synced = vec(fsyncSeconds, seconds).WithLabelValues()
+		streams: streamSet{limit: cfg.Streams, named: make(map[string]*Stream), other: Stream{Label: OtherStreams}},
+		queue:   latency(), fsync: latency(), commit: latency(), total: latency(), synced: latency(),
+		batches: meter{unit: 1, scale: 1, last: 15}, bytes: meter{unit: 256, scale: 1, last: 14}}
 	m.http = prometheus.NewCounterVec(prometheus.CounterOpts{Name: httpRequests.Name, Help: httpRequests.Help}, httpRequests.Labels)
 	m.calls = prometheus.NewCounterVec(prometheus.CounterOpts{Name: rpcCalls.Name, Help: rpcCalls.Help}, rpcCalls.Labels)
 	m.callPanics = prometheus.NewCounter(prometheus.CounterOpts{Name: rpcPanics.Name, Help: rpcPanics.Help})
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.http, m.calls, m.callPanics, (*collector)(m), rpcCollector{})
-	m.registry.MustRegister(m.histograms...)
 	return m
 }
 
@@ -167,7 +156,7 @@ type storageObserver Metrics
 func (o *storageObserver) Appended(entries int, bytes int64, sync time.Duration) {
 	o.writtenBytes.Add(uint64(bytes))
 	o.writtenEntries.Add(uint64(entries))
-	o.synced.Observe(sync.Seconds())
+	o.synced.observe(int64(sync))
 }
 
 // Partition observes one partition of a stream.
@@ -181,14 +170,14 @@ type partitionObserver struct {
 // Entry implements raft.Observer.
 func (o *partitionObserver) Entry(t raft.EntryTimes) {
 	o.stream.Published.Add(uint64(t.Batches), t.Records, uint64(t.Bytes))
-	o.batches.Observe(float64(t.Batches))
-	o.bytes.Observe(float64(t.Bytes))
-	o.queue.Observe(t.Proposed.Sub(t.Queued).Seconds())
+	o.batches.observe(int64(t.Batches))
+	o.bytes.observe(int64(t.Bytes))
+	o.queue.observe(int64(t.Proposed.Sub(t.Queued)))
 	if !t.Stored.IsZero() {
-		o.fsync.Observe(t.Stored.Sub(t.Storing).Seconds())
-		o.commit.Observe(t.Committed.Sub(t.Stored).Seconds())
+		o.fsync.observe(int64(t.Stored.Sub(t.Storing)))
+		o.commit.observe(int64(t.Committed.Sub(t.Stored)))
 	}
-	o.total.Observe(t.Committed.Sub(t.Queued).Seconds())
+	o.total.observe(int64(t.Committed.Sub(t.Queued)))
 }
 
 // Snapshot implements raft.Observer.

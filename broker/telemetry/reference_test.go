@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"google.golang.org/grpc/codes"
 )
 
 //go:generate go test -run ^TestReference$ -update .
@@ -43,6 +45,7 @@ func TestCatalogue(t *testing.T) {
 		return State{Dropped: []Dropped{{"idle", 1}}, Memory: []Budget{{"publish", 1, 2}}, Held: map[string]Held{}}
 	}})
 	m.HTTP("/", 200)
+	m.Call("/tidewire.admin.v1.NodeService/GetNode", codes.OK)
 	m.Loop(0).Refused.Add(1, 1)
 	m.Loop(0).RefusedRequests.Add(1, 1)
 	recordRPC(t)
