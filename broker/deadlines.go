@@ -89,8 +89,8 @@ func (s *session) checkDeadlines(now time.Time) {
 		if now.Sub(s.since) > cfg.HandshakeTimeout {
 			s.late(closedHandshake, "no HELLO within %s", cfg.HandshakeTimeout)
 		}
-	case silent > cfg.IdleTimeout:
-		s.late(closedIdle, "nothing heard for %s: send PING when there is nothing else", cfg.IdleTimeout)
+	case silent > s.idleTimeout():
+		s.late(closedIdle, "nothing heard for %s: send PING when there is nothing else", s.idleTimeout())
 	case s.frameLate(now, silent, cfg.FrameTimeout):
 		s.late(closedFrame, "a frame has not arrived whole within %s: send it without pauses", cfg.FrameTimeout)
 	}

@@ -30,6 +30,8 @@ func (n *Node) keep() {
 			if first { // by now purges that a crash had interrupted are done
 				n.reportStrays()
 			}
+		case <-n.reconfigured:
+			tick.Reset(n.config().KeepInterval)
 		case <-n.ctx.Done():
 			return
 		}

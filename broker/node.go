@@ -37,13 +37,15 @@ const (
 
 // Node is one broker. Start makes one; Stop ends it.
 type Node struct {
-	cfg      atomic.Pointer[Config] // replaced as a whole, never changed
-	log      *zap.Logger
-	data     *dataDir
-	identity identity
-	server   raft.ServerID
-	metrics  *telemetry.Metrics
-	tracer   *telemetry.Tracer // nil: nothing is traced
+	cfg          atomic.Pointer[Config] // replaced as a whole, never changed
+	cfgMu        sync.Mutex             // one replacement at a time
+	reconfigured chan struct{}          // the keeper's interval may have changed
+	log          *zap.Logger
+	data         *dataDir
+	identity     identity
+	server       raft.ServerID
+	metrics      *telemetry.Metrics
+	tracer       *telemetry.Tracer // nil: nothing is traced
 
 	pool          *storage.Pool
 	hot           *storage.Memory
@@ -100,7 +102,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n := &Node{
 		log: cfg.Logger, syncs: storage.NewSyncLimit(concurrentSyncs), hot: storage.NewMemory(cfg.HotMemory),
-		budget: raft.NewBudget(cfg.PublishMemory), catalogOpen: make(chan struct{}), stopped: make(chan struct{}), failureCh: make(chan struct{}),
+		budget: raft.NewBudget(cfg.PublishMemory), catalogOpen: make(chan struct{}), stopped: make(chan struct{}), failureCh: make(chan struct{}), reconfigured: make(chan struct{}, 1),
 		publications: sync.Pool{New: func() any { return new(publication) }},
 	}
 	n.cfg.Store(&cfg)

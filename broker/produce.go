@@ -199,9 +199,9 @@ func (p *producer) admit(b *wire.Batch) error {
 	case p.waiting >= wire.MaxInFlightBatches:
 		return &wire.Error{Code: wire.CodeInFlight, Bits: wire.ErrorRetriable, Value: wire.MaxInFlightBatches,
 			Message: fmt.Sprintf("%d batches of this producer in flight, limit %d: wait for an ACK", p.waiting, wire.MaxInFlightBatches)}
-	case s.inFlight+int64(len(b.Bytes)) > s.node.config().InFlightBytes:
-		return &wire.Error{Code: wire.CodeInFlight, Bits: wire.ErrorRetriable, Value: uint64(s.node.config().InFlightBytes),
-			Message: fmt.Sprintf("%d bytes of batches in flight on this connection, limit %d: wait for an ACK", s.inFlight, s.node.config().InFlightBytes)}
+	case s.inFlight+int64(len(b.Bytes)) > s.inFlightLimit():
+		return &wire.Error{Code: wire.CodeInFlight, Bits: wire.ErrorRetriable, Value: uint64(s.inFlightLimit()),
+			Message: fmt.Sprintf("%d bytes of batches in flight on this connection, limit %d: wait for an ACK", s.inFlight, s.inFlightLimit())}
 	}
 	if err := b.Verify(); err != nil {
 		return err

@@ -42,6 +42,7 @@ type session struct {
 
 	identity   auth.Identity
 	frameLimit int // of the client: the largest Length it takes
+	promised   promise
 
 	conversations map[uint32]conversation
 	requests      int       // of conversations, those that are requests
@@ -247,6 +248,7 @@ func (s *session) hello(f wire.Frame) error {
 		InFlightBytes: uint64(n.config().InFlightBytes), CreditLimit: uint64(n.config().Credit), Idle: n.config().IdleTimeout,
 		Server: "tidewire/" + Version,
 	}
+	s.promised = promise{int64(w.InFlightBytes), int64(w.CreditLimit), w.Idle}
 	s.out = w.AppendTo(s.output(), f.Corr)
 	s.state = stateReady
 	s.welcomed = true

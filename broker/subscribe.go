@@ -162,7 +162,7 @@ func (sub *subscription) failed(c *cursor, err error, passed bool) bool {
 
 // grant counts credit a client gives.
 func (s *session) grant(bytes uint64) error {
-	if limit := s.node.config().Credit; bytes > uint64(limit) || s.credit+int64(bytes) > limit {
+	if limit := s.creditLimit(); bytes > uint64(limit) || s.credit+int64(bytes) > limit {
 		return &wire.Error{Code: wire.CodeCredit, Value: uint64(limit),
 			Message: fmt.Sprintf("%d bytes of credit on top of %d, limit %d on a connection", bytes, s.credit, limit)}
 	}

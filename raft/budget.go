@@ -5,12 +5,19 @@ import "sync/atomic"
 // Budget limits bytes over many partitions: what is queued and in flight on a node. Safe for
 // concurrent use; it never blocks. A nil Budget has no limit.
 type Budget struct {
-	limit int64
+	limit atomic.Int64
 	used  atomic.Int64
 }
 
 // NewBudget makes a budget of limit bytes.
-func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
+func NewBudget(limit int64) *Budget {
+	b := new(Budget)
+	b.SetLimit(limit)
+	return b
+}
+
+// SetLimit changes the limit. What was taken stays taken: below it, nothing is given out until enough came back.
+func (b *Budget) SetLimit(limit int64) { b.limit.Store(limit) }
 
 // Limit returns the limit in bytes.
 func (b *Budget) Limit() int64 { return b.limit }
@@ -30,7 +37,7 @@ func (b *Budget) take(n int64) bool {
 	}
 	for {
 		used := b.used.Load()
-		if used+n > b.limit {
+		if used+n > b.limit.Load() {
 			return false
 		}
 		if b.used.CompareAndSwap(used, used+n) {

@@ -5,12 +5,19 @@ import "sync/atomic"
 // Memory is a node-wide budget for the hot tails of its logs. It refuses nobody: a log that appends while the node is
 // over budget drops its own oldest entries until the node is within it again or the log holds none.
 type Memory struct {
-	limit int64
+	limit atomic.Int64
 	used  atomic.Int64
 }
 
 // NewMemory returns a budget of limit bytes.
-func NewMemory(limit int64) *Memory { return &Memory{limit: limit} }
+func NewMemory(limit int64) *Memory {
+	m := new(Memory)
+	m.SetLimit(limit)
+	return m
+}
+
+// SetLimit changes the limit. Logs come back within a lower one as they append.
+func (m *Memory) SetLimit(limit int64) { m.limit.Store(limit) }
 
 // Limit is the budget, in bytes.
 func (m *Memory) Limit() int64 { return m.limit }
@@ -29,7 +36,7 @@ func (m *Memory) add(n int64) {
 	}
 }
 
-func (m *Memory) over() bool { return m != nil && m.used.Load() > m.limit }
+func (m *Memory) over() bool { return m != nil && m.used.Load() > m.limit.Load() }
 
 // SyncLimit bounds how many syncs run at once on a node. Without it a hundred busy partitions make a hundred blocked
 // threads, and the slowest sync gets slower with each.

@@ -34,7 +34,7 @@ type Entry struct {
 }
 
 // catalogue is every entry, by number; each group stands in a file of its own.
-var catalogue = slices.SortedFunc(slices.Values(slices.Concat(wireEntries, adminEntries, nodeEntries, connectionEntries, commandEntries)), func(a, b Entry) int { return cmp.Compare(a.ID, b.ID) })
+var catalogue = slices.SortedFunc(slices.Values(slices.Concat(wireEntries, configEntries, adminEntries, nodeEntries, connectionEntries, commandEntries)), func(a, b Entry) int { return cmp.Compare(a.ID, b.ID) })
 
 // All gives the entries in the order of their numbers.
 func All() []Entry { return slices.Clone(catalogue) }
