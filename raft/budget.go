@@ -20,7 +20,7 @@ func NewBudget(limit int64) *Budget {
 func (b *Budget) SetLimit(limit int64) { b.limit.Store(limit) }
 
 // Limit returns the limit in bytes.
-func (b *Budget) Limit() int64 { return b.limit }
+func (b *Budget) Limit() int64 { return b.limit.Load() }
 
 // Used returns the bytes taken at present.
 func (b *Budget) Used() int64 {

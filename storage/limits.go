@@ -20,7 +20,7 @@ func NewMemory(limit int64) *Memory {
 func (m *Memory) SetLimit(limit int64) { m.limit.Store(limit) }
 
 // Limit is the budget, in bytes.
-func (m *Memory) Limit() int64 { return m.limit }
+func (m *Memory) Limit() int64 { return m.limit.Load() }
 
 // Used is the number of bytes all hot tails hold.
 func (m *Memory) Used() int64 {

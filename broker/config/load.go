@@ -104,7 +104,8 @@ func Load(o Options) (*Loaded, error) {
 		}
 	}
 	check := l.Config.Config
-	if o.Partial && check.DataDir == "" {
+	unread := slices.ContainsFunc(problems, func(p *Problem) bool { return p.ID == idUnreadable || p.ID == idSyntax })
+	if (o.Partial || unread) && check.DataDir == "" {
 		check.DataDir = "."
 	}
 	for _, err := range each(check.Validate()) {

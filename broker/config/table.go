@@ -53,7 +53,7 @@ type Setting struct {
 // table is every setting. A new one is one line here; TestTable says when broker.Config has a field that is missing.
 var table = finish([]Setting{
 	{Key: "listen", Kind: Text, field: func(c *Config) any { return &c.Address },
-		Doc: "`ADDRESS` to listen on, host:port; port 0 takes a free one"},
+		Doc: "`ADDRESS` to listen on; port 0 takes a free one"},
 	{Key: "data", Kind: Text, field: func(c *Config) any { return &c.DataDir },
 		Doc: "`DIR` of the node's data; made if it is not there"},
 	{Key: "insecure", Kind: Bool, field: func(c *Config) any { return &c.Insecure },
@@ -73,7 +73,7 @@ var table = finish([]Setting{
 	{Key: "limits.max-conversations", Kind: Count, Min: 1, Max: 1 << 24, field: func(c *Config) any { return &c.MaxConversations },
 		Doc: "producers and subscriptions one connection may have"},
 	{Key: "limits.max-cursors", Kind: Count, Min: 1, Max: 1 << 24, field: func(c *Config) any { return &c.MaxCursors },
-		Doc: "partitions the subscriptions of one connection may read together"},
+		Doc: "partitions one connection may read, over all its subscriptions"},
 	{Key: "limits.in-flight-bytes", Kind: Bytes, Min: wire.MaxBatch, Max: 1 << 40, field: func(c *Config) any { return &c.InFlightBytes },
 		Doc: "unacknowledged bytes one connection may publish; a connection keeps what it was told when it was made, if that is more"},
 	{Key: "limits.credit-bytes", Kind: Bytes, Min: wire.MaxBatch, Max: 1 << 40, field: func(c *Config) any { return &c.Credit },

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/broker/config"
 )
 
 const devLong = `Run a node to try things on: on loopback, with its data in ./tidewire-data (or DIR), and
@@ -20,7 +21,7 @@ const devExample = `  tidewire dev
   tidewire dev ./playground --listen 127.0.0.1:7421`
 
 func (a *app) devCommand() *cobra.Command {
-	v := &server{app: a, dev: true}
+	v := &server{app: a, defaults: map[string]string{"data": "tidewire-data", "log.level": "warn", "dev": "true"}}
 	var temp bool
 	c := &cobra.Command{
 		Use:     "dev [DIR]",
@@ -28,7 +29,7 @@ func (a *app) devCommand() *cobra.Command {
 		Long:    devLong,
 		Example: devExample,
 		Args:    cobra.MaximumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) (err error) {
+		RunE: func(c *cobra.Command, args []string) (errOut error) {
 			named := c.Flags().Changed("data")
 			switch {
 			case temp && (named || len(args) > 0):
@@ -36,28 +37,28 @@ func (a *app) devCommand() *cobra.Command {
 			case named && len(args) > 0:
 				return usage(c, errors.New("the directory is named twice, by --data and as DIR"))
 			case len(args) > 0:
-				v.data = args[0]
+				v.fixed = append(v.fixed, config.Given{Key: "data", Value: args[0], Origin: "DIR"})
 			case temp:
-				if v.data, err = os.MkdirTemp("", "tidewire-dev-*"); err != nil {
+				dir, err := os.MkdirTemp("", "tidewire-dev-*")
+				if err != nil {
 					return &problem{what: "there is no temporary directory", err: err}
 				}
-				defer func() { err = errors.Join(err, os.RemoveAll(v.data)) }()
+				v.fixed = append(v.fixed, config.Given{Key: "data", Value: dir, Origin: "--temp"})
+				defer func() { errOut = errors.Join(errOut, os.RemoveAll(dir)) }()
 			}
+			v.fixed = append(v.fixed, config.Given{Key: "dev", Value: "true", Origin: "dev"})
 			defer func() {
-				if err == nil && temp {
+				if errOut == nil && temp {
 					fmt.Fprintf(a.out, "stopped; data removed\n")
-				} else if err == nil {
+				} else if errOut == nil {
 					fmt.Fprintf(a.out, "stopped; data kept in %s\n", v.data)
 				}
 			}()
 			return v.run(c, func(n *broker.Node) { v.welcome(n, temp) })
 		},
 	}
-	f := c.Flags()
-	f.StringVar(&v.listen, "listen", defaultServer, "`ADDRESS` to listen on; port 0 takes a free one")
-	f.StringVar(&v.data, "data", "tidewire-data", "`DIR` of the data; made if it is not there")
-	f.BoolVar(&temp, "temp", false, "keep the data in a temporary directory, removed at the end")
-	v.logFlags(c, "warn")
+	c.Flags().BoolVar(&temp, "temp", false, "keep the data in a temporary directory, removed at the end")
+	v.flags(c, "dev", "insecure")
 	return c
 }
 

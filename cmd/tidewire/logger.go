@@ -2,18 +2,31 @@ package main
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
 
-// logger writes to stderr: text for people, json for programs.
-func (a *app) logger(level, format string) (*zap.Logger, error) {
-	var at zapcore.Level
-	if err := at.Set(level); err != nil || at > zapcore.ErrorLevel {
-		return nil, fmt.Errorf("--log-level %q is not debug, info, warn or error", level)
+// A client must not fill a disk with lines about it: of one message logFirst lines each logPeriod are written, and
+// one in logThereafter of the rest; of all together logRate a second for each of errors and what is less.
+const (
+	logPeriod     = 10 * time.Second
+	logFirst      = 20
+	logThereafter = 1000
+	logRate       = 500
+	logTally      = int64(time.Minute) // how often the log says how many were left out
+)
+
+// logger writes to stderr: text for people, json for programs. The level can be changed.
+func (a *app) logger(level, format string) (*zap.Logger, zap.AtomicLevel, error) {
+	at := zap.NewAtomicLevel()
+	var l zapcore.Level
+	if err := l.Set(level); err != nil || l > zapcore.ErrorLevel {
+		return nil, at, fmt.Errorf("--log-level %q is not debug, info, warn or error", level)
 	}
+	at.SetLevel(l)
 	cfg := zap.NewProductionEncoderConfig()
 	cfg.EncodeDuration = zapcore.StringDurationEncoder
 	var enc zapcore.Encoder
@@ -30,7 +43,61 @@ func (a *app) logger(level, format string) (*zap.Logger, error) {
 		cfg.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 		enc = zapcore.NewJSONEncoder(cfg)
 	default:
-		return nil, fmt.Errorf("--log-format %q is not text or json", format)
+		return nil, at, fmt.Errorf("--log-format %q is not text or json", format)
 	}
-	return zap.New(zapcore.NewCore(enc, zapcore.Lock(zapcore.AddSync(a.err)), at)), nil
+	return zap.New(bounded(zapcore.NewCore(enc, zapcore.Lock(zapcore.AddSync(a.err)), at))), at, nil
+}
+
+// bounded writes to core what the limits leave.
+func bounded(core zapcore.Core) zapcore.Core {
+	f := &flood{}
+	sampled := zapcore.NewSamplerWithOptions(&floodCore{core, f}, logPeriod, logFirst, logThereafter,
+		zapcore.SamplerHook(func(_ zapcore.Entry, d zapcore.SamplingDecision) {
+			if d&zapcore.LogDropped != 0 {
+				f.dropped.Add(1)
+			}
+		}))
+	return sampled
+}
+
+// flood counts what was written and left out.
+type flood struct {
+	dropped atomic.Int64
+	told    atomic.Int64    // when dropped was last told, in ns
+	second  [2]atomic.Int64 // that lines counts, of errors and of what is less
+	lines   [2]atomic.Int64
+}
+
+// floodCore lets logRate lines a second through: messages that differ from one another are no way around the sampler.
+type floodCore struct {
+	zapcore.Core
+	flood *flood
+}
+
+func (c *floodCore) With(fields []zapcore.Field) zapcore.Core {
+	return &floodCore{c.Core.With(fields), c.flood}
+}
+
+func (c *floodCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if !c.Enabled(e.Level) {
+		return ce
+	}
+	f, class := c.flood, 0
+	if e.Level >= zapcore.ErrorLevel {
+		class = 1
+	}
+	if now := e.Time.Unix(); f.second[class].Swap(now) != now {
+		f.lines[class].Store(0)
+	}
+	if f.lines[class].Add(1) > logRate {
+		f.dropped.Add(1)
+		return ce
+	}
+	if told, now := f.told.Load(), e.Time.UnixNano(); now-told >= logTally && f.told.CompareAndSwap(told, now) {
+		if n := f.dropped.Swap(0); n > 0 {
+			_ = c.Write(zapcore.Entry{Level: zapcore.WarnLevel, Time: e.Time, Message: "log lines were left out: the same came too often"},
+				[]zapcore.Field{zap.Int64("lines", n)})
+		}
+	}
+	return ce.AddCore(e, c)
 }

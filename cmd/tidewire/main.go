@@ -16,6 +16,7 @@ func main() {
 		out:      os.Stdout,
 		err:      os.Stderr,
 		getenv:   os.Getenv,
+		environ:  os.Environ,
 		exit:     os.Exit,
 		typed:    term.IsTerminal(int(os.Stdin.Fd())),
 		terminal: term.IsTerminal(int(os.Stderr.Fd())),

@@ -22,6 +22,7 @@ const (
 	exitDataDir  = 75 // data directory refused
 	exitFull     = 76 // the disk is full
 	exitReadOnly = 77 // the file system became read-only
+	exitConfig   = 78 // EX_CONFIG: the configuration is wrong
 	exitLost     = 79 // the data directory is gone
 )
 

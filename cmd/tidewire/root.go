@@ -20,12 +20,13 @@ type app struct {
 	out      io.Writer // results
 	err      io.Writer // everything said beside them
 	getenv   func(string) string
-	exit     func(code int) // ends the process at once, without unwinding
-	typed    bool           // in is a terminal: somebody would have to type
-	terminal bool           // err is a terminal: somebody is watching
-	color    bool           // of err
-	outColor bool           // of out
-	width    int            // of the terminal that out is, in cells; 0: it is none
+	environ  func() []string // nil: empty
+	exit     func(code int)  // ends the process at once, without unwinding
+	typed    bool            // in is a terminal: somebody would have to type
+	terminal bool            // err is a terminal: somebody is watching
+	color    bool            // of err
+	outColor bool            // of out
+	width    int             // of the terminal that out is, in cells; 0: it is none
 
 	colors string                   // --color
 	format string                   // --output
@@ -123,7 +124,7 @@ func (a *app) root() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add("node", a.devCommand(), a.serverCommand())
+	add("node", a.devCommand(), a.serverCommand(), a.configCommand())
 	add("use", a.pubCommand(), a.subCommand(), a.streamCommand(), a.contextCommand())
 	add("look", a.benchCommand(), a.logCommand(), a.explainCommand())
 	root.AddCommand(a.versionCommand(), a.demoCommand(), a.manCommand(root))

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/broker/config"
 	"github.com/tidewire/tidewire/cluster"
 	"github.com/tidewire/tidewire/raft"
 	"github.com/tidewire/tidewire/storage"
@@ -28,6 +30,11 @@ nothing else there; its log goes to standard error. The first signal drains: cli
 are told to go, what they have in flight is answered, and everything is closed (at most
 10 s). A second signal ends it at once, which loses nothing that was acknowledged.
 
+Settings come from flags, from TIDEWIRE_* variables and from the file named by --config or
+TIDEWIRE_CONFIG, the first that says one. SIGHUP reads the file again and takes over what can
+change while the node runs, if nothing in it is wrong. docs/reference/configuration.md has
+every setting, "tidewire config" tries a file out.
+
 There is no TLS and no access control yet, so a node binds loopback unless --insecure.
 
 Exit codes:
@@ -39,20 +46,21 @@ Exit codes:
       no directory, or not to be written to
   76  the disk is full in spite of the space kept free; free some, then start again
   77  the file system became read-only while the node ran
+  78  the configuration is wrong (2 if only flags are)
   79  the data directory was removed, replaced or unmounted while the node ran`
 
 const serverExample = `  tidewire server --data /var/lib/tidewire
-  tidewire server --data ./node1 --listen 127.0.0.1:0 --log-format json`
+  tidewire server --data ./node1 --listen 127.0.0.1:0 --log-format json
+  tidewire server --config /etc/tidewire/tidewire.yaml`
 
 // server is the flags of a node.
 type server struct {
-	app       *app
-	listen    string
-	data      string
-	insecure  bool
-	dev       bool
-	logLevel  string
-	logFormat string
+	app      *app
+	file     string            // --config
+	defaults map[string]string // the verb's own
+	fixed    []config.Given    // what the verb says beside its flags
+	listen   string            // as loaded
+	data     string
 }
 
 func (a *app) serverCommand() *cobra.Command {
@@ -64,32 +72,41 @@ func (a *app) serverCommand() *cobra.Command {
 		Example: serverExample,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if v.data == "" {
-				return usage(c, errors.New("--data is missing: name the directory of the node's data"))
-			}
 			return v.run(c, func(n *broker.Node) { fmt.Fprintf(a.out, "ready %s\n", n.Addr()) })
 		},
 	}
-	f := c.Flags()
-	f.StringVar(&v.listen, "listen", defaultServer, "`ADDRESS` to listen on; port 0 takes a free one")
-	f.StringVar(&v.data, "data", "", "`DIR` of the node's data; made if it is not there (required)")
-	f.BoolVar(&v.insecure, "insecure", false, "allow an address others can reach, though anybody may do anything")
-	f.BoolVar(&v.dev, "dev", false, "create a stream when somebody publishes to a subject that none captures")
-	v.logFlags(c, "info")
+	v.flags(c)
 	return c
 }
 
-func (v *server) logFlags(c *cobra.Command, level string) {
-	c.Flags().StringVar(&v.logLevel, "log-level", level, "log from `LEVEL` on: debug, info, warn, error")
-	c.Flags().StringVar(&v.logFormat, "log-format", "text", "text or json")
+func (v *server) flags(c *cobra.Command, except ...string) {
+	c.Flags().StringVar(&v.file, "config", "", "`FILE` of settings (default: TIDEWIRE_CONFIG, or none)")
+	config.AddFlags(c.Flags(), v.defaults, except...)
+}
+
+// load reads the configuration.
+func (v *server) load(c *cobra.Command) (config.Options, *config.Loaded, error) {
+	o := v.app.configOptions(c, v.file)
+	o.Flags = append(o.Flags, v.fixed...)
+	o.Defaults = v.defaults
+	loaded, err := config.Load(o)
+	if err != nil {
+		return o, nil, wrongConfig(c, err)
+	}
+	v.listen, v.data = loaded.Address, loaded.DataDir
+	return o, loaded, nil
 }
 
 // run starts a node, calls ready, and stops the node when told to.
 func (v *server) run(c *cobra.Command, ready func(*broker.Node)) error {
+	options, cfg, err := v.load(c)
+	if err != nil {
+		return err
+	}
 	if err := checkAddress(v.listen); err != nil {
 		return usage(c, fmt.Errorf("--listen %q is no address: give host:port, such as %s", v.listen, defaultServer))
 	}
-	log, err := v.app.logger(v.logLevel, v.logFormat)
+	log, level, err := v.app.logger(cfg.LogLevel, cfg.LogFormat)
 	if err != nil {
 		return usage(c, err)
 	}
@@ -99,26 +116,43 @@ func (v *server) run(c *cobra.Command, ready func(*broker.Node)) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
-	n, err := broker.Start(c.Context(), broker.Config{
-		Address:  v.listen,
-		Insecure: v.insecure,
-		DataDir:  v.data,
-		Dev:      v.dev,
-		Logger:   log,
-		Commit:   currentVersion().Commit,
-		Fatal: func(err error) { // logged by the node
-			_ = log.Sync()
-			if nodeCode(err) == exitDataDir { // the catalog cannot be read
-				v.app.exit(v.app.report(v.notStarted(err)))
-			}
-			v.app.exit(nodeCode(err))
-		},
-	})
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	cfg.Logger, cfg.Commit = log, currentVersion().Commit
+	cfg.Fatal = func(err error) { // logged by the node
+		_ = log.Sync()
+		if nodeCode(err) == exitDataDir { // the catalog cannot be read
+			v.app.exit(v.app.report(v.notStarted(err)))
+		}
+		v.app.exit(nodeCode(err))
+	}
+	source := config.NewSource(options, cfg, level, log.Named("config"))
+	n, err := broker.Start(c.Context(), cfg.Config.Config)
 	if err != nil {
 		return v.notStarted(err)
 	}
+	source.Bind(n)
 	ready(n)
-	return v.wait(n, signals, log)
+	tell := &supervisor{address: v.app.getenv("NOTIFY_SOCKET"), log: log}
+	tell.send("READY=1")
+	reloads, stopped := context.WithCancel(c.Context())
+	var reloading sync.WaitGroup
+	reloading.Go(func() {
+		for {
+			select {
+			case <-hangups:
+				tell.reloading()
+				_, _ = source.Reload(reloads) // says in the log what came of it
+				tell.send("READY=1")
+			case <-reloads.Done():
+				return
+			}
+		}
+	})
+	defer reloading.Wait()
+	defer stopped()
+	return v.wait(n, signals, log, tell)
 }
 
 // spread gives the scheduler more threads than cores: a goroutine in fdatasync keeps its thread, and
@@ -134,11 +168,12 @@ func spread(getenv func(string) string) {
 const sameSignal = 200 * time.Millisecond
 
 // wait drains at the first signal and gives up at the second.
-func (v *server) wait(n *broker.Node, signals <-chan os.Signal, log *zap.Logger) error {
+func (v *server) wait(n *broker.Node, signals <-chan os.Signal, log *zap.Logger, tell *supervisor) error {
 	var began time.Time
 	select {
 	case s := <-signals:
 		began = time.Now()
+		tell.send("STOPPING=1")
 		log.Info("draining; the same signal again stops at once", zap.Stringer("signal", s))
 	case <-n.Failed():
 		return &problem{what: "the node can serve no more", err: n.Err(), code: nodeCode(n.Err())}

@@ -2,10 +2,9 @@ package main
 
 import (
 	"fmt"
-	"math"
-	"strconv"
-	"strings"
 	"time"
+
+	"github.com/tidewire/tidewire/broker/config"
 )
 
 // age is a flag's duration that also knows days and weeks: 36h, 7d, 2w.
@@ -28,36 +27,10 @@ func (a *age) Set(s string) error {
 	return err
 }
 
-func parseAge(s string) (time.Duration, error) {
-	days := map[byte]float64{'d': 1, 'w': 7}
-	if s != "" && days[s[len(s)-1]] != 0 {
-		n, err := strconv.ParseFloat(s[:len(s)-1], 64)
-		hours := n * 24 * days[s[len(s)-1]]
-		if err != nil || math.IsNaN(n) || math.Abs(hours) > math.MaxInt64/float64(time.Hour) {
-			return 0, fmt.Errorf("%q is no duration: give 30s, 10m, 36h, 7d or 2w", s)
-		}
-		return time.Duration(hours * float64(time.Hour)), nil
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil {
-		return 0, fmt.Errorf("%q is no duration: give 30s, 10m, 36h, 7d or 2w", s)
-	}
-	return d, nil
-}
+func parseAge(s string) (time.Duration, error) { return config.ParseDuration(s) }
 
 // ageText is d as parseAge would read it, in the largest unit that fits.
-func ageText(d time.Duration) string {
-	const day = 24 * time.Hour
-	switch {
-	case d%day == 0:
-		return strconv.Itoa(int(d/day)) + "d"
-	case d%time.Hour == 0:
-		return strconv.Itoa(int(d/time.Hour)) + "h"
-	case d%time.Minute == 0:
-		return strconv.Itoa(int(d/time.Minute)) + "m"
-	}
-	return d.String()
-}
+func ageText(d time.Duration) string { return config.DurationText(d) }
 
 // byteCount is a flag's number of bytes: 4096, 64KiB, 10GB.
 type byteCount uint64
@@ -76,33 +49,4 @@ func (b *byteCount) Set(s string) error {
 	return err
 }
 
-func parseBytes(s string) (uint64, error) {
-	bad := fmt.Errorf("%q is no number of bytes: give 4096, 64KiB, 500MB or 10GiB", s)
-	digits := strings.TrimRight(strings.ToLower(s), "kmgtib ")
-	unit := strings.TrimSpace(strings.ToLower(s)[len(digits):])
-	factor := uint64(1)
-	if unit = strings.TrimSuffix(unit, "b"); unit != "" {
-		power := strings.IndexByte("kmgt", unit[0]) + 1
-		switch {
-		case power == 0:
-			return 0, bad
-		case unit[1:] == "i":
-			factor = 1 << (10 * power)
-		case unit[1:] == "":
-			factor = uint64(math.Pow10(3 * power))
-		default:
-			return 0, bad
-		}
-	}
-	if n, err := strconv.ParseUint(digits, 10, 64); err == nil {
-		if n > math.MaxUint64/factor {
-			return 0, bad
-		}
-		return n * factor, nil
-	}
-	f, err := strconv.ParseFloat(digits, 64)
-	if err != nil || !(f >= 0) || f*float64(factor) >= math.MaxInt64 {
-		return 0, bad
-	}
-	return uint64(f * float64(factor)), nil
-}
+func parseBytes(s string) (uint64, error) { return config.ParseBytes(s) }

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/goccy/go-yaml"
+	"github.com/spf13/cobra"
+
+	"github.com/tidewire/tidewire/broker/config"
+)
+
+const configLong = `Try out and show the configuration of a node. docs/reference/configuration.md has every
+setting.`
+
+const configExample = `  tidewire config example > tidewire.yaml    # every setting, commented out
+  tidewire config check tidewire.yaml
+  tidewire server --config tidewire.yaml --data ./data`
+
+func (a *app) configCommand() *cobra.Command {
+	c := &cobra.Command{Use: "config", Short: "Try out and show a node's configuration", Long: configLong, Example: configExample}
+	c.AddCommand(a.configCheckCommand(), a.configShowCommand(), a.configExampleCommand(), a.configSchemaCommand())
+	return c
+}
+
+// configOptions are the sources of a configuration: file, environment, and the flags of c.
+func (a *app) configOptions(c *cobra.Command, file string) config.Options {
+	o := config.Options{File: config.FileFrom(file, a.getenv), Flags: config.Flags(c.Flags())}
+	if a.environ != nil {
+		o.Environ = a.environ()
+	}
+	return o
+}
+
+// wrongConfig is what to say of what Load found.
+func wrongConfig(c *cobra.Command, err error) error {
+	problems, ok := errors.AsType[config.Problems](err)
+	if !ok {
+		return err
+	}
+	p := &problem{what: "the configuration is wrong", err: err, code: exitUsage,
+		todo: fmt.Sprintf("correct that, then try it with `tidewire config check FILE`; `tidewire explain %v` says more", problems[0].ID)}
+	if len(problems) > 1 {
+		p.what = fmt.Sprintf("the configuration is wrong in %d places", len(problems))
+	}
+	for _, one := range problems {
+		if !strings.HasPrefix(one.Where, "--") && one.Where != "configuration" {
+			p.code = exitConfig
+		}
+	}
+	if p.code == exitUsage {
+		p.todo = "see " + c.CommandPath() + " --help"
+	}
+	return p
+}
+
+const configCheckLong = `Read a file as a node would, with the environment, and say everything that is wrong, or ok.
+Without FILE the one named by TIDEWIRE_CONFIG is read, or only the environment.
+
+Exit codes: 0 ok, 78 something is wrong.`
+
+func (a *app) configCheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "check [FILE]", Short: "Say everything that is wrong with a configuration", Long: configCheckLong,
+		Example: "  tidewire config check /etc/tidewire/tidewire.yaml", Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			o := a.configOptions(c, strings.Join(args, ""))
+			o.Partial = true
+			if _, err := config.Load(o); err != nil {
+				err = wrongConfig(c, err)
+				if p, ok := errors.AsType[*problem](err); ok {
+					p.code = exitConfig
+				}
+				return err
+			}
+			fmt.Fprintln(a.out, "ok")
+			return nil
+		},
+	}
+}
+
+const configShowLong = `Show the settings a node would have with this file, environment and flags. Secrets are
+not shown.`
+
+func (a *app) configShowCommand() *cobra.Command {
+	var file, format string
+	var origin bool
+	c := &cobra.Command{
+		Use: "show", Short: "Show what a node would be set to, and why", Long: configShowLong,
+		Example: "  tidewire config show --origin\n  tidewire config show --config tidewire.yaml --output yaml", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			o := a.configOptions(c, file)
+			o.Partial = true
+			loaded, err := config.Load(o)
+			if err != nil {
+				return wrongConfig(c, err)
+			}
+			return a.showSettings(c, loaded.Settings(), format, origin)
+		},
+	}
+	c.Flags().BoolVar(&origin, "origin", false, "say where each value comes from: file and line, variable, flag or default")
+	c.Flags().StringVar(&format, "output", "text", "text, json or yaml")
+	c.Flags().StringVar(&file, "config", "", "`FILE` of settings (default: TIDEWIRE_CONFIG, or none)")
+	config.AddFlags(c.Flags(), nil)
+	return c
+}
+
+// shownSetting is a setting in JSON and YAML.
+type shownSetting struct {
+	Key     string `json:"key" yaml:"key"`
+	Value   string `json:"value" yaml:"value"`
+	Origin  string `json:"origin,omitempty" yaml:"origin,omitempty"`
+	Default string `json:"default" yaml:"default"`
+	Change  string `json:"change" yaml:"change"` // reload or restart
+}
+
+func (a *app) showSettings(c *cobra.Command, views []config.View, format string, origin bool) error {
+	shown := make([]shownSetting, len(views))
+	for i, v := range views {
+		s := shownSetting{Key: v.Key, Value: v.Value, Default: v.DefaultText(), Change: "restart"}
+		if v.Secret {
+			s.Value = "(not shown)"
+		}
+		if v.Reloadable {
+			s.Change = "reload"
+		}
+		if origin {
+			s.Origin = v.Origin
+		}
+		shown[i] = s
+	}
+	switch format {
+	case "json":
+		enc := json.NewEncoder(a.out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(shown)
+	case "yaml":
+		b, err := yaml.Marshal(shown)
+		if err != nil {
+			return err
+		}
+		_, err = a.out.Write(b)
+		return err
+	case "text":
+		w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+		for _, s := range shown {
+			value := s.Value
+			if value == "" {
+				value = "-"
+			}
+			if origin {
+				fmt.Fprintf(w, "%s\t%s\t%s\n", s.Key, value, s.Origin)
+			} else {
+				fmt.Fprintf(w, "%s\t%s\n", s.Key, value)
+			}
+		}
+		return w.Flush()
+	}
+	return usage(c, fmt.Errorf("--output %q is not text, json or yaml", format))
+}
+
+func (a *app) configExampleCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "example", Aliases: []string{"init"}, Short: "Print a file with every setting, commented out",
+		Long:    "Print a configuration file with every setting in it, commented out at its default.",
+		Example: "  tidewire config example > tidewire.yaml", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprint(a.out, config.Example())
+			return err
+		},
+	}
+}
+
+func (a *app) configSchemaCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "schema", Short: "Print the JSON schema of a configuration file",
+		Long:    "Print the JSON schema of a configuration file, with which editors complete and check one.",
+		Example: "  tidewire config schema > tidewire.schema.json", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprint(a.out, config.Schema())
+			return err
+		},
+	}
+}

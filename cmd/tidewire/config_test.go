@@ -1,0 +1,164 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestConfigCommands(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "tidewire.yaml")
+	writeFile(t, file, "limits: {max-requests: 7}\n")
+	c := newCLI(t, nil)
+	if out := c.ok("config", "check", file); out != "ok\n" {
+		t.Errorf("check said %q", out)
+	}
+	c.env["TIDEWIRE_CONFIG"], c.env["TIDEWIRE_LIMITS_MAX_CURSORS"] = file, "8"
+	c.ok("config", "check")
+	var shown []shownSetting
+	if err := json.Unmarshal([]byte(c.ok("config", "show", "--origin", "--output", "json", "--data", "d")), &shown); err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]string)
+	for _, s := range shown {
+		got[s.Key] = s.Value + " " + s.Origin
+	}
+	for key, want := range map[string]string{"limits.max-requests": "7 " + file + ":1:10", "limits.max-cursors": "8 TIDEWIRE_LIMITS_MAX_CURSORS",
+		"data": "d --data", "listen": defaultServer + " default"} {
+		if got[key] != want {
+			t.Errorf("%s is %q, want %q", key, got[key], want)
+		}
+	}
+	c.fails(exitUsage, []string{"config", "show", "--output", "xml"}, "is not text, json or yaml")
+	c.env["TIDEWIRE_LIMITS_MAX_CURSOR"] = "8"
+	c.fails(exitConfig, []string{"config", "check"}, "did you mean TIDEWIRE_LIMITS_MAX_CURSORS?")
+	delete(c.env, "TIDEWIRE_LIMITS_MAX_CURSOR")
+	writeFile(t, file, "limts: {}\nlog: {level: loud}\n")
+	for _, args := range []string{"server --data d", "dev --temp", "config check", "config show"} {
+		c.fails(exitConfig, strings.Fields(args), "wrong in 2 places", file+":1:1", "did you mean limits?", file+":2:7", "TW-2102")
+	}
+	if out := c.ok("config", "example"); !strings.Contains(out, "#  max-requests: 1024") {
+		t.Errorf("example:\n%s", out)
+	}
+}
+
+// notified reads what the node tells its supervisor.
+func notified(t *testing.T, c *net.UnixConn) string {
+	t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	b := make([]byte, 200)
+	n, err := c.Read(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b[:n])
+}
+
+// SIGHUP takes over what is right, refuses what is not, and tells the supervisor of each step.
+func TestReloadBySignal(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "c.yaml")
+	socket, err := os.MkdirTemp("", "tw") // a socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(socket)
+	supervisor, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket + "/s", Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer supervisor.Close()
+	t.Setenv("NOTIFY_SOCKET", socket+"/s")
+
+	writeFile(t, file, "data: "+dir+"/data\nlisten: 127.0.0.1:0\nlimits: {max-requests: 9}\n")
+	p := spawn(t, "", "server", "--config", file, "--log-format", "json")
+	p.ready()
+	if got := notified(t, supervisor); got != "READY=1" {
+		t.Errorf("told %q", got)
+	}
+	reload := func() {
+		t.Helper()
+		p.signal(syscall.SIGHUP)
+		if got := notified(t, supervisor); !strings.HasPrefix(got, "RELOADING=1\nMONOTONIC_USEC=") {
+			t.Errorf("told %q", got)
+		}
+		if got := notified(t, supervisor); got != "READY=1" {
+			t.Errorf("told %q", got)
+		}
+	}
+	said := func(words ...string) {
+		t.Helper()
+		deadline := time.Now().Add(20 * time.Second) // the log comes through a pipe of its own
+		for _, w := range words {
+			for !strings.Contains(p.err.String(), w) && time.Now().Before(deadline) {
+				time.Sleep(time.Millisecond)
+			}
+			if !strings.Contains(p.err.String(), w) {
+				t.Errorf("the log lacks %q:\n%s", w, p.err.String())
+			}
+		}
+	}
+	writeFile(t, file, "data: "+dir+"/other\nlisten: 127.0.0.1:0\nlimits: {max-requests: 10}\n")
+	reload()
+	said(`"key":"limits.max-requests","from":"9","to":"10"`, `"setting needs a restart; the old value holds","key":"data"`)
+	writeFile(t, file, "data: "+dir+"/data\nlimts: {}\nlimits: {max-requests: 0}\n")
+	reload()
+	said("did you mean limits?", `max-requests: \"0\" is below 1`)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	reload()
+	said("no such file or directory")
+	p.signal(syscall.SIGTERM)
+	if got := notified(t, supervisor); got != "STOPPING=1" {
+		t.Errorf("told %q", got)
+	}
+	p.ends(0)
+}
+
+// No client fills a disk with lines about it, be they all the same or each another; the level holds at once.
+func TestLogIsBounded(t *testing.T) {
+	var err buffer
+	log, level, e := (&app{err: &err}).logger("info", "json")
+	if e != nil {
+		t.Fatal(e)
+	}
+	for range 100_000 {
+		log.Warn("a frame that does not decode")
+	}
+	if n := strings.Count(err.String(), "\n"); n < logFirst || n > 3*logFirst+2*100_000/logThereafter {
+		t.Errorf("%d of 100,000 equal lines", n)
+	}
+	began := time.Now()
+	for i := range 20_000 {
+		log.Info(fmt.Sprintf("message %d", i))
+	}
+	seconds := int(time.Since(began)/time.Second) + 2
+	if n := strings.Count(err.String(), `"msg":"message`); n < logRate/2 || n > seconds*logRate {
+		t.Errorf("%d of 20,000 different lines in at most %d s", n, seconds)
+	}
+	log.Error("a write failed") // what is less does not use up its room
+	if !strings.Contains(err.String(), "a write failed") {
+		t.Error("an error was lost in the flood")
+	}
+	level.SetLevel(zap.ErrorLevel)
+	log.Named("x").Warn("not this one")
+	if strings.Contains(err.String(), "not this one") {
+		t.Error("the level does not hold")
+	}
+}
