@@ -38,7 +38,7 @@ func TestTable(t *testing.T) {
 			t.Errorf("%s would not be read: others use that name", s.Env())
 		}
 		flags[s.Flag()], envs[s.Env()] = s.Key, s.Key
-		if s.Doc == "" || s.Kind != Text && s.Kind != Bool && s.Min >= s.Max {
+		if s.Doc == "" || s.Kind != Text && s.Kind != Bool && s.Kind != Ratio && s.Min >= s.Max {
 			t.Errorf("%s lacks its document or range", s.Key)
 		}
 		c := defaults()
@@ -201,6 +201,24 @@ func TestFiles(t *testing.T) {
 		case x.want != "" && (err == nil || !strings.Contains(err.Error(), x.want)):
 			t.Errorf("%s: %v, want %q", name, err, x.want)
 		}
+	}
+}
+
+func TestRatioAndNone(t *testing.T) {
+	var ratio float64
+	s := Setting{Key: "x", Kind: Ratio, field: func(*Config) any { return &ratio }}
+	for text, want := range map[string]string{"0.25": "", "1": "", "NaN": "not from 0 to 1", "1.01": "not from 0 to 1", "-1": "not from", "half": "no number"} {
+		if p := s.set(nil, value{text, "here"}); (p == nil) != (want == "") || p != nil && !strings.Contains(p.Error(), want) {
+			t.Errorf("%s: %v", text, p)
+		}
+	}
+	var free int64
+	s = Setting{Key: "x", Kind: Bytes, Max: 10, None: true, field: func(*Config) any { return &free }}
+	if p := s.set(nil, value{"none", "here"}); p != nil || free != -1 || s.text(nil) != "none" {
+		t.Errorf("none came to %d, %q: %v", free, s.text(nil), p)
+	}
+	if p := s.set(nil, value{"-1", "here"}); p == nil {
+		t.Error("-1 bytes are accepted")
 	}
 }
 

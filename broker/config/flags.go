@@ -19,7 +19,7 @@ func (g *given) Set(s string) error {
 }
 
 func (g *given) Type() string {
-	return map[Kind]string{Text: "TEXT", Bool: "bool", Count: "COUNT", Bytes: "BYTES", Duration: "DURATION"}[g.setting.Kind]
+	return map[Kind]string{Text: "TEXT", Bool: "bool", Count: "COUNT", Bytes: "BYTES", Duration: "DURATION", Ratio: "RATIO"}[g.setting.Kind]
 }
 
 // AddFlags gives fs a flag for each setting but those in except. own are the defaults of the command that differ.

@@ -74,6 +74,9 @@ func Schema() string {
 			p["minimum"], p["maximum"] = s.Min, s.Max
 		case Duration:
 			p["type"], p["pattern"] = "string", `^([0-9.]+(ns|us|µs|ms|s|m|h))+$|^[0-9.]+[dw]$`
+		case Ratio:
+			p["type"], p["minimum"], p["maximum"] = "number", 0, 1
+			delete(p, "default")
 		default:
 			p["type"] = "string"
 			if s.OneOf != nil {

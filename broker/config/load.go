@@ -112,6 +112,9 @@ func Load(o Options) (*Loaded, error) {
 		where := "configuration"
 		if strings.HasPrefix(err.Error(), "address") {
 			where = l.whence("listen")
+			if !check.Insecure {
+				err = fmt.Errorf("%w (--insecure)", err)
+			}
 		}
 		if strings.HasPrefix(err.Error(), "data directory") {
 			problems.add(idConflict, "configuration", "data is not set: name the directory of the node's data, with --data, TIDEWIRE_DATA or in the file")

@@ -21,6 +21,7 @@ const (
 	Count    Kind = "number"
 	Bytes    Kind = "bytes"
 	Duration Kind = "duration"
+	Ratio    Kind = "0 to 1"
 )
 
 // Config is everything a node's process is set to.
@@ -38,6 +39,8 @@ type Setting struct {
 	Max  int64
 	// OneOf are the values a Text may have; empty: any.
 	OneOf []string
+	// None lets the word none stand for -1, which a Count or Bytes means as no limit.
+	None bool
 	// Doc is a sentence; up to its first semicolon it is the flag's help.
 	Doc string
 	// Default describes a default that depends on the machine; empty: what the zero Config comes to.
@@ -126,7 +129,7 @@ func finish(settings []Setting) []Setting {
 		if name := s.brokerField(); name != "" {
 			s.Reloadable = broker.Reloadable(name)
 		}
-		if s.Kind == Text || s.Kind == Bool {
+		if s.Kind == Text || s.Kind == Bool || s.Kind == Ratio {
 			continue
 		}
 		if s.Max == 0 {
@@ -193,11 +196,16 @@ func (s *Setting) text(c *Config) string {
 	switch p := s.field(c).(type) {
 	case *string:
 		return *p
+	case *float64:
+		return strconv.FormatFloat(*p, 'g', -1, 64)
 	case *bool:
 		return strconv.FormatBool(*p)
 	case *int:
 		return strconv.Itoa(*p)
 	case *int64:
+		if s.None && *p == -1 {
+			return "none"
+		}
 		if s.Kind == Bytes {
 			return BytesText(*p)
 		}
@@ -224,8 +232,11 @@ func (s *Setting) Range() string {
 	switch s.Kind {
 	case Text:
 		return strings.Join(s.OneOf, ", ")
-	case Bool:
+	case Bool, Ratio:
 		return ""
+	}
+	if s.None {
+		return s.number(s.Min) + " to " + s.number(s.Max) + ", or none"
 	}
 	return s.number(s.Min) + " to " + s.number(s.Max)
 }

@@ -25,6 +25,10 @@ func (s *Setting) set(c *Config, v value) *Problem {
 	bad := func(id explain.ID, format string, args ...any) *Problem {
 		return &Problem{id, v.Origin, s.Key + ": " + fmt.Sprintf(format, args...)}
 	}
+	if p, ok := s.field(c).(*int64); ok && s.None && v.Text == "none" {
+		*p = -1
+		return nil
+	}
 	var n int64
 	switch s.Kind {
 	case Text:
@@ -40,6 +44,16 @@ func (s *Setting) set(c *Config, v value) *Problem {
 			return bad(idType, "%s is not true or false", shown)
 		}
 		*s.field(c).(*bool) = b
+		return nil
+	case Ratio:
+		r, err := strconv.ParseFloat(v.Text, 64)
+		if err != nil {
+			return bad(idType, "%s is no number: give one from 0 to 1", shown)
+		}
+		if !(r >= 0 && r <= 1) {
+			return bad(idRange, "%s is not from 0 to 1", shown)
+		}
+		*s.field(c).(*float64) = r
 		return nil
 	case Count:
 		var err error

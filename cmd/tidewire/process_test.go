@@ -189,7 +189,7 @@ func TestServerRefusedDirectory(t *testing.T) {
 	letter := filepath.Join(foreign, "letter.txt")
 	spawn(t, "", "server", "--data", letter, "--listen", "127.0.0.1:0").ends(exitDataDir, "the node did not start", "do:  name a directory: "+letter+" is a file")
 	spawn(t, "", "dev", filepath.Join(letter, "below"), "--listen", "127.0.0.1:0").ends(exitDataDir, "do:  name a directory: ")
-	spawn(t, "", "server", "--data", free, "--listen", "0.0.0.0:0").ends(exitError, "can be reached by others", "--insecure")
+	spawn(t, "", "server", "--data", free, "--listen", "0.0.0.0:0").ends(exitUsage, "can be reached by others", "--insecure")
 }
 
 // A write that fails ends the node with its own exit code; what was acknowledged stays.
