@@ -44,8 +44,13 @@ type Config struct {
 	// exit code of its own, and is not expected to return. Default: nothing; see Node.Failed.
 	Fatal func(error)
 
+	// MemoryLimit is how many bytes the process should keep to; the defaults of the bounds below follow from it, and the
+	// garbage collector's limit (unless GOMEMLIMIT is in the environment). Default: three quarters of what its
+	// cgroup, or else the machine, has. At least 32 MiB.
+	MemoryLimit int64
 	// MaxConnections is how many clients may be connected. Default: seven tenths of the
-	// process's limit of open files, so that segments and peers keep theirs.
+	// process's limit of open files, so that segments and peers keep theirs, and no more than a quarter of
+	// MemoryLimit has room for, at 16 KiB each.
 	MaxConnections int
 	// MaxRequests is how many requests (FETCH, METADATA, OPEN, …) one connection may have
 	// unanswered. Default 1024.
@@ -56,16 +61,17 @@ type Config struct {
 	// Default 16,384.
 	MaxCursors int
 	// PublishMemory bounds the bytes of batches that are queued or in flight, node-wide; beyond
-	// it publishes are refused as OVERLOADED. Default 256 MiB.
+	// it publishes are refused as OVERLOADED. Default an eighth of MemoryLimit, at most 256 MiB.
 	PublishMemory int64
 	// HotMemory bounds the bytes of recent entries kept in memory for readers at the tail,
-	// node-wide. Default 256 MiB.
+	// node-wide. Default an eighth of MemoryLimit, at most 256 MiB.
 	HotMemory int64
 	// OutboundMemory bounds the bytes written but not yet taken by clients, node-wide; beyond it
-	// nothing more is pushed or fetched until clients have read. Default 256 MiB.
+	// nothing more is pushed or fetched until clients have read. Default an eighth of MemoryLimit, at
+	// most 256 MiB.
 	OutboundMemory int64
 	// InboundMemory bounds the bytes of frames that have not arrived whole, node-wide; beyond it a
-	// connection that waits with a large one is closed. Default 256 MiB.
+	// connection that waits with a large one is closed. Default an eighth of MemoryLimit, at most 256 MiB.
 	InboundMemory int64
 	// InFlightBytes is how many bytes of batches one connection may have unacknowledged.
 	// Default 16 MiB; at least wire.MaxBatch.
@@ -143,8 +149,9 @@ func (c Config) withDefaults() Config {
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
+	def(&c.MemoryLimit, int64(float64(memoryThere())*memoryShare))
 	if c.MaxConnections == 0 {
-		c.MaxConnections = openFileLimit() * 7 / 10
+		c.MaxConnections = min(openFileLimit()*7/10, int(min(c.MemoryLimit/connectionShare/connectionCost, 1<<20)))
 	}
 	if c.MaxRequests == 0 {
 		c.MaxRequests = 1024
@@ -164,10 +171,11 @@ func (c Config) withDefaults() Config {
 	if c.TraceSampleRatio == 0 {
 		c.TraceSampleRatio = 0.001
 	}
-	def(&c.PublishMemory, 256<<20)
-	def(&c.HotMemory, 256<<20)
-	def(&c.OutboundMemory, 256<<20)
-	def(&c.InboundMemory, 256<<20)
+	buffer := min(c.MemoryLimit/bufferShare, largestBuffer)
+	def(&c.PublishMemory, buffer)
+	def(&c.HotMemory, buffer)
+	def(&c.OutboundMemory, buffer)
+	def(&c.InboundMemory, buffer)
 	def(&c.InFlightBytes, 16<<20)
 	def(&c.Credit, 64<<20)
 	def(&c.SegmentBytes, 64<<20)
@@ -202,6 +210,9 @@ func (c *Config) validate() error {
 	}
 	if c.PublishMemory < 2*wire.MaxBatch {
 		bad("publish memory %d is below %d, two batches", c.PublishMemory, 2*wire.MaxBatch)
+	}
+	if c.MemoryLimit < 32<<20 {
+		bad("memory limit %d is below %d: give the process more", c.MemoryLimit, 32<<20)
 	}
 	if c.MinFree < -1 {
 		bad("free space to keep %d is below -1, which means none", c.MinFree)

@@ -153,7 +153,7 @@ func (l *loop) buffer() []byte {
 }
 
 func (l *loop) release(b []byte) {
-	if l.freeSize+cap(b) <= freeBytes {
+	if l.freeSize+cap(b) <= int(min(freeBytes, l.node.config().OutboundMemory/8)) {
 		l.free = append(l.free, b[:0])
 		l.freeSize += cap(b)
 	}
@@ -193,6 +193,7 @@ func (l *loop) sweep() {
 	for s := range l.sessions {
 		s.contained(func(s *session) {
 			s.account() // gnet sends on by itself, and tells nobody
+			s.weigh()
 			s.checkDeadlines(now)
 		})
 	}

@@ -87,6 +87,7 @@ type Node struct {
 	closures     closures
 	outbound     atomic.Int64 // bytes that clients have not taken, and that reads for them may hold
 	inbound      atomic.Int64 // bytes of frames that have not arrived whole
+	weight       atomic.Int64 // bytes, about, of what conversations keep
 	publications sync.Pool
 }
 
@@ -117,6 +118,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 			n.close()
 		}
 	}()
+	limitHeap(cfg.MemoryLimit)
 	began := time.Now()
 	if err := n.tryAddress(); err != nil {
 		return nil, err

@@ -66,6 +66,7 @@ type session struct {
 	welcomed     bool  // counted as a session
 	since, heard time.Time
 	progress     progress
+	weight       int64 // of this session in node.weight
 }
 
 func newSession(l *loop, c gnet.Conn) *session {
@@ -130,16 +131,13 @@ func (s *session) traffic() {
 	s.countPartial()
 }
 
-// smallPartial is how much of an unfinished frame any connection may have waiting.
-const smallPartial = 64 << 10
-
 // countPartial brings the node's count of bytes in unfinished frames up to date with this session's,
 // and ends the session if that is too much and it has a large part in it.
 func (s *session) countPartial() {
 	now := int64(s.conn.InboundBuffered())
 	total := s.node.inbound.Add(now - s.partial)
 	s.partial = now
-	if limit := s.node.config().InboundMemory; total > limit && now > smallPartial && !s.closing {
+	if limit := s.node.config().InboundMemory; total > limit && now > s.node.config().smallPart() && !s.closing {
 		s.fatal(&wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: time.Second, Value: uint64(limit),
 			Message: fmt.Sprintf("%d bytes of frames that have not arrived whole wait in this node, limit %d: connect again and send them without pauses", total, limit)})
 	}
@@ -334,7 +332,7 @@ func (s *session) flush() {
 			return
 		}
 		s.account()
-		if unsent := s.conn.OutboundBuffered(); unsent > maxUnsent {
+		if unsent := s.conn.OutboundBuffered(); unsent > maxUnsent || unsent > largeUnsent && s.node.outbound.Load() > 2*s.node.config().OutboundMemory {
 			s.drop(closedUnsent, "client does not read its answers, closed")
 			return
 		}
@@ -363,6 +361,9 @@ const lingering = 2 * time.Second
 // maxUnsent is how many unsent bytes end a connection: more than what is read for it ever makes
 // (sessionBacklog and a turn), so that only answers to what it keeps asking come here.
 const maxUnsent = 2 * sessionBacklog
+
+// largeUnsent is how many end it when all clients together have left twice OutboundMemory.
+const largeUnsent = 256 << 10
 
 // account brings the node's count of unsent bytes up to date with this session's.
 func (s *session) account() {
@@ -418,6 +419,7 @@ func (s *session) closed(err error) {
 		delete(s.conversations, corr)
 		c.end()
 	}
+	s.weigh()
 	if err != nil {
 		s.log.Debug("client gone", zap.Error(err))
 	}
@@ -432,7 +434,12 @@ func (s *session) converse(corr uint32, c conversation) error {
 		return &wire.Error{Code: wire.CodeLimit, Bits: wire.ErrorEndsCorr, Value: uint64(s.node.config().MaxConversations),
 			Message: fmt.Sprintf("%d conversations on this connection, limit %d: end some", len(s.conversations), s.node.config().MaxConversations)}
 	}
+	if limit := s.node.config().MemoryLimit / stateShare; s.node.weight.Load() > limit && len(s.conversations) >= freeConversations {
+		return &wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable | wire.ErrorEndsCorr, RetryAfter: time.Second, Value: uint64(limit),
+			Message: "this node keeps as many conversations as its memory allows: end some, or try again"}
+	}
 	s.conversations[corr] = c
+	s.weigh()
 	return nil
 }
 
@@ -452,6 +459,7 @@ func (s *session) finish(corr uint32) {
 	if c, ok := s.conversations[corr]; ok {
 		delete(s.conversations, corr)
 		c.end()
+		s.weigh()
 	}
 }
 

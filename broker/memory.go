@@ -1,0 +1,95 @@
+package broker
+
+import (
+	"math"
+	"os"
+	"path"
+	"runtime/debug"
+	"strconv"
+	"strings"
+)
+
+// The memory of a node, as shares of Config.MemoryLimit. What clients can make it hold is bounded by these, so that
+// no client ends the process: half for batches and frames on their way (an eighth each for PublishMemory,
+// HotMemory, OutboundMemory and InboundMemory, at most 256 MiB each), an eighth for what conversations keep,
+// a quarter for connections. The rest is the program's own, and garbage; GOMEMLIMIT makes the collector keep to it.
+const (
+	bufferShare     = 8
+	stateShare      = 8
+	connectionShare = 4
+
+	largestBuffer = 256 << 20
+
+	// connectionCost is about what a connection costs that has said HELLO and nothing else: session, logger, gnet's
+	// buffers of the smallest size, maps.
+	connectionCost = 16 << 10
+	// Costs of what hangs on a connection. A request may be a goroutine.
+	conversationCost = 1 << 10
+	cursorCost       = 1 << 10
+	requestCost      = 8 << 10
+	// freeConversations is how many any connection may have, whatever others have.
+	freeConversations = 8
+)
+
+// memoryShare is how much of the memory there is a node takes by default: the kernel counts its page cache and
+// sockets to the same limit, and Go needs room between live and next collection.
+const memoryShare = 0.75
+
+// memoryThere is how many bytes this process may have: of the machine, or of the smallest cgroup it is in.
+func memoryThere() int64 {
+	b, _ := os.ReadFile("/proc/self/cgroup") // not there: not Linux
+	return min(machineMemory(), cgroupLimit("/sys/fs/cgroup", string(b)))
+}
+
+// cgroupLimit is the least limit of the cgroups that membership (/proc/self/cgroup) names and of those above them.
+// A limit that cannot be read is none: the files may lie elsewhere, or be those of the container alone.
+func cgroupLimit(root, membership string) int64 {
+	least := int64(math.MaxInt64)
+	for line := range strings.Lines(membership) {
+		_, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		controllers, group, ok := strings.Cut(rest, ":")
+		if !ok {
+			continue
+		}
+		var bases []string
+		file := "memory.max"
+		switch {
+		case controllers == "": // version 2
+			bases = []string{root, path.Join(root, "unified")}
+		case strings.Contains(","+controllers+",", ",memory,"):
+			bases, file = []string{path.Join(root, "memory")}, "memory.limit_in_bytes"
+		}
+		for _, base := range bases {
+			for at := path.Join("/", group); ; at = path.Dir(at) {
+				if b, err := os.ReadFile(path.Join(base, at, file)); err == nil {
+					if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && n > 0 {
+						least = min(least, n)
+					}
+				}
+				if at == "/" {
+					break
+				}
+			}
+		}
+	}
+	return least
+}
+
+// limitHeap has the collector keep to the limit, unless the environment says otherwise.
+func limitHeap(limit int64) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit)
+	}
+}
+
+// weigh brings the node's count of what conversations keep up to date with this session's.
+func (s *session) weigh() {
+	now := int64(len(s.conversations)*conversationCost + s.cursors*cursorCost + s.requests*requestCost)
+	s.node.weight.Add(now - s.weight)
+	s.weight = now
+}
+
+// smallPart is how much of an unfinished frame any connection may have waiting, however much waits in all.
+func (c *Config) smallPart() int64 {
+	return min(max(c.InboundMemory/2/int64(c.MaxConnections), 512), 64<<10)
+}
