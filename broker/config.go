@@ -49,7 +49,7 @@ type Config struct {
 	// cgroup, or else the machine, has. At least 32 MiB.
 	MemoryLimit int64
 	// MaxConnections is how many clients may be connected. Default: seven tenths of the
-	// process's limit of open files, so that segments and peers keep theirs, and no more than a quarter of
+	// process's limit of open files, so that segments and peers keep theirs, and no more than an eighth of
 	// MemoryLimit has room for, at 16 KiB each.
 	MaxConnections int
 	// MaxRequests is how many requests (FETCH, METADATA, OPEN, …) one connection may have
@@ -61,17 +61,17 @@ type Config struct {
 	// Default 16,384.
 	MaxCursors int
 	// PublishMemory bounds the bytes of batches that are queued or in flight, node-wide; beyond
-	// it publishes are refused as OVERLOADED. Default an eighth of MemoryLimit, at most 256 MiB.
+	// it publishes are refused as OVERLOADED. Default a twelfth of MemoryLimit, at most 256 MiB.
 	PublishMemory int64
 	// HotMemory bounds the bytes of recent entries kept in memory for readers at the tail,
-	// node-wide. Default an eighth of MemoryLimit, at most 256 MiB.
+	// node-wide. Default a twelfth of MemoryLimit, at most 256 MiB.
 	HotMemory int64
 	// OutboundMemory bounds the bytes written but not yet taken by clients, node-wide; beyond it
-	// nothing more is pushed or fetched until clients have read. Default an eighth of MemoryLimit, at
+	// nothing more is pushed or fetched until clients have read. Default a twelfth of MemoryLimit, at
 	// most 256 MiB.
 	OutboundMemory int64
 	// InboundMemory bounds the bytes of frames that have not arrived whole, node-wide; beyond it a
-	// connection that waits with a large one is closed. Default an eighth of MemoryLimit, at most 256 MiB.
+	// connection that waits with a large one is closed. Default a 24th of MemoryLimit, at most 256 MiB.
 	InboundMemory int64
 	// InFlightBytes is how many bytes of batches one connection may have unacknowledged.
 	// Default 16 MiB; at least wire.MaxBatch.
@@ -175,7 +175,7 @@ func (c Config) withDefaults() Config {
 	def(&c.PublishMemory, buffer)
 	def(&c.HotMemory, buffer)
 	def(&c.OutboundMemory, buffer)
-	def(&c.InboundMemory, buffer)
+	def(&c.InboundMemory, min(c.MemoryLimit/bufferShare/2, largestBuffer))
 	def(&c.InFlightBytes, 16<<20)
 	def(&c.Credit, 64<<20)
 	def(&c.SegmentBytes, 64<<20)

@@ -134,7 +134,7 @@ func (c *cursor) feed() {
 			c.hold(0)
 			c.deliver(len(c.frame), nil)
 			continue
-		case s.node.outbound.Load() > s.node.config().OutboundMemory, int64(s.backlog())+s.reading > sessionBacklog:
+		case s.node.outbound.Load() > s.node.config().OutboundMemory, int64(s.backlog())+s.reading > s.node.config().backlog():
 			c.rest(cursorParked)
 			return
 		case c.located && !c.readable():
@@ -200,7 +200,7 @@ func (c *cursor) rest(in cursorState) {
 	}
 }
 
-// sessionBacklog is how many unsent bytes of one client stop more from being read for it.
+// sessionBacklog is how many unsent bytes of one client stop more from being read for it, where memory allows.
 const sessionBacklog = 16 << 20
 
 // backlog is the bytes of answers that the client has not taken.

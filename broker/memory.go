@@ -10,13 +10,14 @@ import (
 )
 
 // The memory of a node, as shares of Config.MemoryLimit. What clients can make it hold is bounded by these, so that
-// no client ends the process: half for batches and frames on their way (an eighth each for PublishMemory,
-// HotMemory, OutboundMemory and InboundMemory, at most 256 MiB each), an eighth for what conversations keep,
-// a quarter for connections. The rest is the program's own, and garbage; GOMEMLIMIT makes the collector keep to it.
+// no client ends the process: a twelfth each for PublishMemory, HotMemory and OutboundMemory, half of that for
+// InboundMemory, as gnet's buffers grow by doubling (at most 256 MiB each), an eighth for what conversations keep,
+// an eighth for connections. The rest is the program's own, and garbage: the collector keeps to five sixths, but what is
+// allocated while it runs comes on top.
 const (
-	bufferShare     = 8
+	bufferShare     = 12
 	stateShare      = 8
-	connectionShare = 4
+	connectionShare = 8
 
 	largestBuffer = 256 << 20
 
@@ -78,7 +79,7 @@ func cgroupLimit(root, membership string) int64 {
 // limitHeap has the collector keep to the limit, unless the environment says otherwise.
 func limitHeap(limit int64) {
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(limit)
+		debug.SetMemoryLimit(limit / 6 * 5)
 	}
 }
 
@@ -93,3 +94,6 @@ func (s *session) weigh() {
 func (c *Config) smallPart() int64 {
 	return min(max(c.InboundMemory/2/int64(c.MaxConnections), 512), 64<<10)
 }
+
+// backlog is how many unsent bytes of one client stop more from being read for it.
+func (c *Config) backlog() int64 { return min(sessionBacklog, c.OutboundMemory/4) }

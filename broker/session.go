@@ -332,7 +332,7 @@ func (s *session) flush() {
 			return
 		}
 		s.account()
-		if unsent := s.conn.OutboundBuffered(); unsent > maxUnsent || unsent > largeUnsent && s.node.outbound.Load() > 2*s.node.config().OutboundMemory {
+		if unsent := s.conn.OutboundBuffered(); int64(unsent) > 2*s.node.config().backlog() || unsent > largeUnsent && s.node.outbound.Load() > s.node.config().OutboundMemory*3/2 {
 			s.drop(closedUnsent, "client does not read its answers, closed")
 			return
 		}
@@ -358,11 +358,9 @@ func (s *session) lastWords() {
 // lingering is how long a client may take to close after our last words.
 const lingering = 2 * time.Second
 
-// maxUnsent is how many unsent bytes end a connection: more than what is read for it ever makes
-// (sessionBacklog and a turn), so that only answers to what it keeps asking come here.
-const maxUnsent = 2 * sessionBacklog
-
-// largeUnsent is how many end it when all clients together have left twice OutboundMemory.
+// largeUnsent is how many unsent bytes end a connection when all clients together have left half more than
+// OutboundMemory. Twice Config.backlog ends it always: that is more than what is read for it ever makes, so that only
+// answers to what it keeps asking come there.
 const largeUnsent = 256 << 10
 
 // account brings the node's count of unsent bytes up to date with this session's.
