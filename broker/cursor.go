@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"runtime/debug"
+	"sync"
 
 	"go.uber.org/zap"
 
@@ -493,11 +494,20 @@ func (p *picker) flush(seen []byte) {
 // runHead is the most that stands before the batches of a run, in bytes.
 const runHead = 4 * 10
 
+// inflated are buffers for batches that are opened to be cut. A small one may become MaxBatch: made anew each, they
+// would be garbage faster than it is collected.
+var inflated = sync.Pool{New: func() any { return new([]byte) }}
+
 // cut appends what the reader may see of a mixed batch, as a run of its own.
 func (p *picker) cut(offset uint64, b *wire.Batch) error {
-	raw, err := b.Raw(nil)
+	scratch := inflated.Get().(*[]byte)
+	defer inflated.Put(scratch)
+	raw, err := b.Raw(*scratch)
 	if err != nil {
 		return err
+	}
+	if b.Compressed() {
+		*scratch = raw[:0]
 	}
 	f := p.cursor.filter
 	cut, err := wire.AppendFiltered(nil, b, raw, func(r *wire.Record) bool { return f.match(r.Subject) })

@@ -124,6 +124,124 @@ func TestAcceptFails(t *testing.T) {
 	}
 }
 
+// TestSmallCgroup has clients do what they can to have a node of 128 MiB killed for its memory: unfinished frames,
+// subscribers that do not read, batches that inflate, a flood of publishes. It goes on serving.
+func TestSmallCgroup(t *testing.T) {
+	const memory = 128 << 20
+	group := harness.NewMemoryGroup(t, memory)
+	s := harness.NewServer(t, harness.Config{Under: group.Under()})
+	j := harness.NewJournal(harness.Seed(t), "small", 4)
+	j.NewStream(t, s.Address())
+	p := harness.StartPump(t, j, s.Address(), harness.PumpConfig{})
+	await(t, j, s, 1000)
+
+	c := harness.Connect(t, s.Address())
+	if _, err := c.CreateStream(harness.Context(t), client.StreamConfig{Name: "bomb", Subjects: []string{"bomb.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := harness.DialReader(s.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := r.Stream("bomb")
+	if err := errors.Join(err, r.Close()); err != nil {
+		t.Fatal(err)
+	}
+
+	stop := make(chan struct{})
+	var hostile sync.WaitGroup
+	attack := func(times int, f func(a *attacker)) {
+		for range times {
+			hostile.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					if a := attack(s.Address()); a != nil {
+						f(a)
+						_ = a.Close()
+					}
+				}
+			})
+		}
+	}
+	big := wire.AppendPublish(nil, 1, make([]byte, wire.MaxBatch))
+	attack(24, func(a *attacker) { // most of a frame, and silence
+		a.send(big[:len(big)-100])
+		a.wait(2 * time.Second)
+	})
+	attack(12, func(a *attacker) { // reads nothing of what it has given credit for
+		a.send((&wire.Subscribe{Filter: ">", Start: wire.Start{From: wire.FromFirst}, Credit: 32 << 20}).AppendTo(nil, 1))
+		a.wait(2 * time.Second)
+	})
+	var bomb wire.Builder
+	bomb.Reset(nil, wire.MaxBatch)
+	for range 3 {
+		if err := bomb.Append("bomb.a", nil, make([]byte, 300<<10), nil, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := bomb.Append("bomb.b", nil, nil, nil, 1); err != nil { // mixed: opened for each reader with a filter
+		t.Fatal(err)
+	}
+	zipped := wire.AppendPublish(nil, 1, bomb.Finish(0, true))
+	attack(10, func(a *attacker) {
+		a.send((&wire.Open{Stream: st.ID, MapVersion: st.MapVersion}).AppendTo(nil, 1))
+		for range 2000 {
+			a.send(zipped)
+		}
+	})
+	attack(10, func(a *attacker) {
+		a.send((&wire.Subscribe{Filter: "bomb.b", Start: wire.Start{From: wire.FromFirst}, Credit: 32 << 20}).AppendTo(nil, 1))
+		a.wait(2 * time.Second)
+	})
+
+	most := int64(0)
+	for range 6 { // each waits for the neighbour's acknowledgements
+		await(t, j, s, 300)
+		most = max(most, group.Resident(t))
+	}
+	close(stop)
+	hostile.Wait()
+	await(t, j, s, 1000)
+	p.Finish(t)
+	j.MustCheck(t, s.Address())
+	noFailures(t, j)
+	harness.Report(t, "small cgroup", "a node of %d MiB under attack held %d MiB at most, was not killed and published on", memory>>20, most>>20)
+}
+
+// attacker is a connection that said HELLO, and means no good.
+type attacker struct{ net.Conn }
+
+func attack(address string) *attacker {
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		return nil
+	}
+	a := &attacker{c}
+	h := wire.Hello{MinVersion: 1, MaxVersion: 1, Role: wire.RoleClient, FrameLimit: wire.DefaultFrameLimit, Client: "attacker"}
+	a.send(h.AppendTo([]byte(wire.Magic), 0))
+	return a
+}
+
+// send writes what it can within a moment; a node that closes or takes no more is what this is about.
+func (a *attacker) send(b []byte) {
+	_ = a.SetWriteDeadline(time.Now().Add(time.Second))
+	_, _ = a.Write(b)
+}
+
+// wait reads, in silence, until the node ends the connection or that time is over; at most a few bytes.
+func (a *attacker) wait(most time.Duration) {
+	_ = a.SetReadDeadline(time.Now().Add(most))
+	for range 10 {
+		if _, err := a.Read(make([]byte, 100)); err != nil {
+			return
+		}
+	}
+}
+
 // readError reads one ERROR frame.
 func readError(c net.Conn) (e wire.Error, err error) {
 	var buf []byte
