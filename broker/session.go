@@ -103,6 +103,8 @@ func (s *session) traffic() {
 			if s.flush(); s.state == stateClosed {
 				return // it asks and does not read
 			}
+			s.loop.post(s.resume) // little bytes can ask for much: the others first here too
+			break
 		}
 		if s.inflated > inflateTurn {
 			s.loop.post(s.resume) // the others first; what has arrived is looked at again then

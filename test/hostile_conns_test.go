@@ -300,7 +300,7 @@ func TestManyCursors(t *testing.T) {
 	})
 }
 
-// TestTopologyUnread asks for a description of many streams, of hundreds of KB each time, and does not read it.
+// TestTopologyUnread asks for a description of a wide stream, of thousands of bytes each time, and does not read it.
 func TestTopologyUnread(t *testing.T) {
 	s := harness.NewServer(t, harness.Config{})
 	n := newNeighbour(t, s.Address())
@@ -309,7 +309,7 @@ func TestTopologyUnread(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := s.Usage(t)
-	n.besides(t, 4, unreadMetadata)
+	n.besides(t, 4, unreadMetadata(8))
 	harness.Report(t, "memory at most", "%d MiB (%d before)", s.Usage(t).Peak>>20, before.Resident>>20)
 	if now := s.Usage(t); now.Peak > before.Resident+2*hostileMemory {
 		t.Errorf("the node held %d MiB, %d before", now.Peak>>20, before.Resident>>20)

@@ -153,7 +153,7 @@ var hostileCases = []hostileCase{
 		}
 	})},
 	{"flood of PING", 0, pingFlood},
-	{"METADATA whose answers nobody reads", 2, unreadMetadata},
+	{"METADATA whose answers nobody reads", 2, unreadMetadata(64)},
 	{"subscriber that never reads", 2, unreadRecords},
 	{"65,536 conversations", 1, conversations},
 }
@@ -493,15 +493,19 @@ func pingFlood(e *enemies) {
 	}
 }
 
-// unreadMetadata asks and asks, and does not read a word.
-func unreadMetadata(e *enemies) {
+// unreadMetadata asks thousands of times, and does not read a word.
+func unreadMetadata(thousands int) func(*enemies) {
+	return func(e *enemies) { e.unreadMetadata(thousands) }
+}
+
+func (e *enemies) unreadMetadata(thousands int) {
 	c := e.greet()
 	if c == nil {
 		return
 	}
 	e.keep(c.conn)
 	_ = c.conn.SetDeadline(time.Now().Add(2 * time.Second)) // it may be read from no more
-	for range 64 {
+	for range thousands {
 		var asks []byte
 		for range 1000 {
 			asks = (&wire.Metadata{}).AppendTo(asks, c.next())

@@ -104,12 +104,16 @@ func (n *neighbour) besides(t *testing.T, workers int, attack func(*enemies)) {
 			attacking.Go(func() {
 				pace := time.NewTicker(attackPace)
 				defer pace.Stop()
-				for again := true; again && !t.Failed(); {
+				for over := false; !over && !t.Failed(); {
 					attack(e)
 					select {
 					case <-e.stop:
-						again = false
 					case <-pace.C:
+					}
+					select {
+					case <-e.stop:
+						over = true
+					default:
 					}
 				}
 			})
@@ -123,7 +127,7 @@ func (n *neighbour) besides(t *testing.T, workers int, attack func(*enemies)) {
 	slices.Sort(ratios)
 	median := ratios[len(ratios)/2]
 	_, name, _ := strings.Cut(t.Name(), "/")
-	harness.Report(t, "neighbour's p99 attacked / quiet: "+name, "%.2f (median of %d pairs, %.2f to %.2f)", median, len(ratios), ratios[0], ratios[len(ratios)-1])
+	harness.Report(t, strings.TrimRight("neighbour's p99 attacked / quiet: "+name, ": "), "%.2f (median of %d pairs, %.2f to %.2f)", median, len(ratios), ratios[0], ratios[len(ratios)-1])
 	if goal := os.Getenv("TIDEWIRE_NEIGHBOUR_GOAL"); goal != "" {
 		var most float64
 		if _, err := fmt.Sscan(goal, &most); err != nil {

@@ -20,7 +20,8 @@ import (
 
 type options struct {
 	cuts, kills int
-	fuzz        time.Duration
+	fuzz        time.Duration // of each target
+	connection  time.Duration // of FuzzConnection, on two cores
 	out         string
 }
 
@@ -38,6 +39,7 @@ func main() {
 	flag.IntVar(&o.cuts, "cuts", 500, "power cuts")
 	flag.IntVar(&o.kills, "kills", 200, "SIGKILLs")
 	flag.DurationVar(&o.fuzz, "fuzz", 2*time.Minute, "time for each fuzz target")
+	flag.DurationVar(&o.connection, "connection", 30*time.Minute, "time for FuzzConnection, on two cores")
 	flag.StringVar(&o.out, "out", "docs/results/nightly.md", "page to write")
 	flag.Parse()
 	if err := run(o); err != nil {
@@ -91,14 +93,22 @@ func plan(o options) ([]step, error) {
 		test("a million records", "^(TestMillion|TestRetention)$"),
 		test("restart with 2 GiB", "^TestRestart$"),
 		test("idle", "^TestIdle$"),
+		test("bad and unlucky input beside a neighbour", "^(TestHostile|TestHostileConnections|TestFewFiles|TestManyCursors|TestTopologyUnread)$",
+			"TIDEWIRE_PAIRS=9", "TIDEWIRE_NEIGHBOUR_GOAL=1.3"),
 		{name: "end to end under the race detector", args: []string{"go", "test", "-count=1", "-race", "-timeout", "1h",
 			"-run", "^(TestKill|TestTerm|TestFilters|TestResume|TestSlowReaders|TestMillion)$", "./test"}},
 	}
 	targets, err := fuzzTargets()
 	for _, f := range targets {
+		if f.name == "FuzzConnection" {
+			continue
+		}
 		steps = append(steps, step{name: fmt.Sprintf("fuzz %s %s", f.name, f.pkg),
 			args: []string{"go", "test", "-run", "^$", "-fuzz", "^" + f.name + "$", "-fuzztime", o.fuzz.String(), f.pkg}})
 	}
+	// What a connection makes of any sequence of frames has more states than a decoder: an hour of CPU.
+	steps = append(steps, step{name: "fuzz FuzzConnection", args: []string{"go", "test", "-run", "^$", "-fuzz", "^FuzzConnection$",
+		"-fuzztime", o.connection.String(), "-parallel", "2", "./broker"}})
 	return steps, err
 }
 
