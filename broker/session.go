@@ -55,6 +55,7 @@ type session struct {
 	out          []byte
 	touched      bool // stands in loop.touched
 	closing      bool // nothing more is served; close once out is written
+	said         bool // the last words are written: what comes later would stand behind them
 	shut         bool // our direction has ended
 	inFlight     int64
 	credit       int64 // granted by this client and not yet used, over all subscriptions
@@ -323,7 +324,11 @@ func (s *session) flush() {
 		s.gathered[i] = nil
 	}
 	s.gathered = s.gathered[:0]
-	s.touched = false // flushAck touches
+	s.touched = false             // flushAck touches
+	if s.said && len(s.out) > 0 { // an ACK, say, of what was in flight: a write behind the end would reset the connection
+		s.loop.release(s.out)
+		s.out = nil
+	}
 	if len(s.out) > 0 {
 		out := s.out
 		s.out = nil
@@ -339,8 +344,11 @@ func (s *session) flush() {
 			return
 		}
 	}
-	if s.closing && !s.shut {
-		s.lastWords()
+	if s.closing {
+		s.said = true
+		if !s.shut {
+			s.lastWords()
+		}
 	}
 }
 
@@ -395,6 +403,9 @@ func (s *session) fatal(err error) {
 	we.Bits |= wire.ErrorEndsConnection
 	s.loop.count.Refused.Add(we.Code, 1)
 	s.log.Info("connection refused", zap.Stringer("code", we.Code), zap.String("reason", we.Message))
+	for _, p := range s.gathered {
+		p.flushAck() // before the last word
+	}
 	s.out = we.AppendTo(s.output(), 0)
 	s.closing = true
 }

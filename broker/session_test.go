@@ -2,6 +2,8 @@ package broker
 
 import (
 	"flag"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -210,5 +212,46 @@ func TestRequestOnACorrInUse(t *testing.T) {
 			p.recvError(wire.CodeState)
 			p.recvEnd()
 		})
+	}
+}
+
+// Behind an ERROR that ends the connection nothing comes, and it arrives, whatever was in flight or
+// waited to be read before it.
+func TestNothingBehindTheLastWord(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	writer := connect(t, n)
+	st := writer.streamOf("a")
+	large := message{"a", "", strings.Repeat("v", 1<<19)}
+	for range 24 { // more than the sockets of one connection hold
+		writer.fill(st, 0, []message{large})
+	}
+	for range 5 {
+		p := connect(t, n)
+		corr, _ := p.open(st, wire.Open{})
+		await := func(what string, ok func() bool) {
+			for deadline := time.Now().Add(patience); !ok(); runtime.Gosched() {
+				if time.Now().After(deadline) {
+					t.Fatal(what)
+				}
+			}
+		}
+		p.send((&wire.Subscribe{Filter: "a", Credit: 64 << 20}).AppendTo(nil, p.next()))
+		await("nothing waits to be read", func() bool { return n.outbound.Load() > 1<<20 })
+		part, err := n.find(st.ID, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := part.raft.HighWatermark()
+		out := wire.AppendPublish(nil, corr, batch(t, 0, message{"a", "", "in flight"}))
+		p.send(append(out, make([]byte, 64)...))
+		await("the batch is not committed", func() bool { return part.raft.HighWatermark() > before })
+		writer.fill(st, 0, []message{{"a", "", "behind it"}}) // the loop has had its turn since
+		f, err := p.read()
+		for ; err == nil && f.Op != wire.OpError; f, err = p.read() {
+		}
+		if err != nil {
+			t.Fatalf("waiting for the ERROR: %v", err)
+		}
+		p.recvEnd()
 	}
 }
