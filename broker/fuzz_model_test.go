@@ -261,7 +261,6 @@ func (x *exchange) received(f wire.Frame) {
 		var p wire.Ping
 		err = p.Decode(f.Body)
 		x.pong = p.Data
-		return
 	case wire.OpError:
 		x.errored(f)
 	case wire.OpOK:
