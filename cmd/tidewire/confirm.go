@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	client "github.com/tidewire/tidewire/client/go"
 	"github.com/tidewire/tidewire/internal/explain"
 )
 
@@ -25,34 +24,29 @@ func (y *answer) flag(c *cobra.Command) {
 	c.Flags().VarPF(y, "yes", "y", "do not ask; on a protected context --yes=`NAME` must name the stream").NoOptDefVal = string(anyStream)
 }
 
-// confirm asks whether to delete; without a terminal there is nobody to ask. A protected context wants the stream's name.
-func (cn *connection) confirm(c *cobra.Command, st *client.Stream, purge bool, yes answer) error {
+// confirm asks whether to remove data; without a terminal there is nobody to ask. A protected context wants the stream's name.
+func (cn *connection) confirm(c *cobra.Command, stream, question string, yes answer) error {
 	a := cn.app
 	all, err := a.contexts() // also when it was not needed to find the node: unreadable protection is none
 	if err != nil {
 		return err
 	}
-	how := "kept on disk for 24 hours"
-	if purge {
-		how = "removed now, for good"
-	}
-	question := fmt.Sprintf("Delete stream %s? Its %s (%s) will be %s.", st.Name, plural(st.Records(), "record"), size(st.Bytes()), how)
 	name := all.protects(cn.address())
 	switch {
-	case name == "" && yes != "" || string(yes) == st.Name:
+	case name == "" && yes != "" || string(yes) == stream:
 		return nil
 	case name == "" && a.typed:
 		if s := a.ask(question + " [y/N] "); strings.EqualFold(s, "y") || strings.EqualFold(s, "yes") {
 			return nil
 		}
-		return &problem{id: explain.NotConfirmed, what: "stream " + st.Name + " was not deleted: the answer was not yes"}
+		return &problem{id: explain.NotConfirmed, what: "stream " + stream + " was not touched: the answer was not yes"}
 	case name == "":
 		return usage(c, errors.New("there is no terminal to ask on: give --yes to delete without a question"))
-	case yes == "" && a.typed && a.ask(fmt.Sprintf("%s\n%s is a node of the protected context %s. Type the stream's name: ", question, cn.address(), name)) == st.Name:
+	case yes == "" && a.typed && a.ask(fmt.Sprintf("%s\n%s is a node of the protected context %s. Type the stream's name: ", question, cn.address(), name)) == stream:
 		return nil
 	}
-	return &problem{id: explain.Protected, what: "stream " + st.Name + " was not deleted", err: fmt.Errorf("%s is a node of the protected context %s", cn.address(), name),
-		todo: "type the stream's name when asked, or give --yes=" + st.Name, code: exitUsage}
+	return &problem{id: explain.Protected, what: "stream " + stream + " was not touched", err: fmt.Errorf("%s is a node of the protected context %s", cn.address(), name),
+		todo: "type the stream's name when asked, or give --yes=" + stream, code: exitUsage}
 }
 
 // ask puts a question on the terminal and gives the answer.

@@ -12,6 +12,7 @@ import (
 
 	client "github.com/tidewire/tidewire/client/go"
 	"github.com/tidewire/tidewire/internal/explain"
+	adminv1 "github.com/tidewire/tidewire/proto/admin/v1"
 )
 
 const streamLong = `A stream captures subjects and keeps their records, in one or more partitions. The
@@ -21,11 +22,12 @@ func (a *app) streamCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "stream",
 		Aliases: []string{"streams"},
-		Short:   "List, create, show and delete streams",
+		Short:   "List, create, change and delete streams",
 		Long:    streamLong,
 		Example: "  tidewire stream ls\n  tidewire stream create orders --partitions 4 --max-age 30d\n  tidewire stream show orders",
 	}
-	c.AddCommand(a.streamLsCommand(), a.streamCreateCommand(), a.streamShowCommand(), a.streamRmCommand())
+	c.AddCommand(a.streamLsCommand(), a.streamCreateCommand(), a.streamShowCommand(), a.streamEditCommand(), a.streamRmCommand(),
+		a.streamUndeleteCommand(), a.streamPurgeCommand())
 	return c
 }
 
@@ -40,9 +42,11 @@ type streamJSON struct {
 	MaxBytes   uint64          `json:"max_bytes,omitempty" doc:"what a partition keeps at least"`
 	MaxRecords uint64          `json:"max_records,omitempty" doc:"what a partition keeps at least"`
 	Deleted    bool            `json:"deleted,omitempty" doc:"it is deleted; its data are kept until they are purged"`
-	Records    uint64          `json:"records" doc:"in all partitions"`
-	Bytes      uint64          `json:"bytes" doc:"on disk, in all partitions"`
-	Partitions []partitionJSON `json:"partitions" doc:"its partitions"`
+	DeletedAt  *time.Time      `json:"deleted_at,omitempty" doc:"when it was deleted"`
+	PurgedAt   *time.Time      `json:"purged_at,omitempty" doc:"when its data will be removed"`
+	Records    uint64          `json:"records" doc:"in all partitions; of a deleted stream 0"`
+	Bytes      uint64          `json:"bytes" doc:"on disk, in all partitions; of a deleted stream 0"`
+	Partitions []partitionJSON `json:"partitions" doc:"its partitions; of a deleted stream none"`
 }
 
 type partitionJSON struct {
@@ -97,7 +101,7 @@ func noStream(what string, err error) error {
 }
 
 func (a *app) streamLsCommand() *cobra.Command {
-	var names bool
+	var names, deleted bool
 	var v *view
 	var cn *connection
 	c := &cobra.Command{
@@ -110,6 +114,9 @@ func (a *app) streamLsCommand() *cobra.Command {
 			if names && !v.is(formatText) {
 				return usage(c, errors.New("--names and --output exclude each other"))
 			}
+			if deleted {
+				return a.listDeleted(c, cn, v, names)
+			}
 			return cn.call(c.Context(), func(ctx context.Context, cl *client.Client) error {
 				streams, err := cl.Streams(ctx)
 				if err != nil {
@@ -120,6 +127,7 @@ func (a *app) streamLsCommand() *cobra.Command {
 		},
 	}
 	cn = a.connection(c)
+	c.Flags().BoolVar(&deleted, "deleted", false, "list those that are deleted and not yet purged")
 	v = a.view(c, []streamJSON{})
 	c.Flags().BoolVarP(&names, "names", "n", false, "print the names alone, one a line")
 	return c
@@ -158,4 +166,35 @@ func streamRows(streams []client.Stream, wide bool) [][]string {
 		rows = append(rows, row)
 	}
 	return rows
+}
+
+func (a *app) listDeleted(c *cobra.Command, cn *connection, v *view, names bool) error {
+	var streams []*adminv1.Stream
+	err := cn.admin(c.Context(), "cannot list the streams", func(ctx context.Context, s adminv1.StreamServiceClient) (err error) {
+		streams, err = deletedStreams(ctx, s)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	out := []streamJSON{}
+	rows := [][]string{{"NAME", "ID", "SUBJECTS", "DELETED", "PURGED"}}
+	for _, st := range streams {
+		j := adminJSON(st)
+		out = append(out, j)
+		rows = append(rows, []string{j.Name, strconv.FormatUint(j.ID, 10), strings.Join(j.Subjects, " "),
+			j.DeletedAt.Format(time.RFC3339), j.PurgedAt.Format(time.RFC3339)})
+	}
+	return v.print(out, func() {
+		switch {
+		case names:
+			for _, j := range out {
+				fmt.Fprintln(a.out, j.Name)
+			}
+		case len(out) == 0:
+			fmt.Fprintln(a.err, "there are no deleted streams")
+		default:
+			a.headed(rows)
+		}
+	})
 }

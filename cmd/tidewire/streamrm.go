@@ -26,7 +26,8 @@ func (a *app) streamRmCommand() *cobra.Command {
 		Aliases: []string{"delete"},
 		Short:   "Delete a stream",
 		Long: `Delete a stream. Its records cannot be read any more from then on; on disk they are
-kept for 24 hours, and then removed. --purge removes them now.`,
+kept for 24 hours, in which stream undelete brings it back, and then removed. --purge
+removes them now.`,
 		Example: "  tidewire stream rm orders\n  tidewire stream rm orders --purge --yes",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -35,7 +36,7 @@ kept for 24 hours, and then removed. --purge removes them now.`,
 				if err != nil {
 					return noStream("stream "+args[0]+" was not deleted", err)
 				}
-				if err := cn.confirm(c, &st, purge, yes); err != nil {
+				if err := cn.confirm(c, st.Name, removeQuestion(&st, purge), yes); err != nil {
 					return err
 				}
 				ctx, cancel := cn.request(c.Context()) // the question may have taken all of ctx's time
@@ -55,12 +56,20 @@ kept for 24 hours, and then removed. --purge removes them now.`,
 	return c
 }
 
+func removeQuestion(st *client.Stream, purge bool) string {
+	how := "kept on disk for 24 hours"
+	if purge {
+		how = "removed now, for good"
+	}
+	return fmt.Sprintf("Delete stream %s? Its %s (%s) will be %s.", st.Name, plural(st.Records(), "record"), size(st.Bytes()), how)
+}
+
 func (a *app) sayRemoved(v *view, st *client.Stream, purge bool) error {
 	return v.print(removed{st.Name, purge}, func() {
 		if purge {
 			fmt.Fprintf(a.out, "stream %s is deleted, and its data with it\n", st.Name)
 			return
 		}
-		fmt.Fprintf(a.out, "stream %s is deleted; its data stay on disk for 24 hours (--purge removes them at once)\n", st.Name)
+		fmt.Fprintf(a.out, "stream %s is deleted; its data stay on disk for 24 hours: `tidewire stream undelete %s` brings it back\n", st.Name, st.Name)
 	})
 }

@@ -2,16 +2,17 @@ package explain
 
 // What can be wrong with a connection, as the command line meets it.
 const (
-	Refused      ID = 5001
-	UnknownHost  ID = 5002
-	Timeout      ID = 5003
-	NotTidewire  ID = 5004
-	TLSOnPlain   ID = 5005
-	VersionGap   ID = 5006
-	Unreachable  ID = 5007
-	Disconnected ID = 5008
-	BadAddress   ID = 5009
-	NotConnected ID = 5010
+	Refused        ID = 5001
+	UnknownHost    ID = 5002
+	Timeout        ID = 5003
+	NotTidewire    ID = 5004
+	TLSOnPlain     ID = 5005
+	VersionGap     ID = 5006
+	Unreachable    ID = 5007
+	Disconnected   ID = 5008
+	BadAddress     ID = 5009
+	NotConnected   ID = 5010
+	NoAdminService ID = 5011
 )
 
 var connectionEntries = []Entry{
@@ -25,4 +26,5 @@ var connectionEntries = []Entry{
 	{Disconnected, "connection lost", "The connection ended in the middle: the node stopped, or the network broke.", "Try again; the node's log says whether it ended the connection, and why."},
 	{BadAddress, "no address of a node", "What was given as address is no HOST or HOST:PORT.", "Give HOST:PORT, such as 127.0.0.1:7420, with --server, TIDEWIRE_SERVER or a context."},
 	{NotConnected, "no connection", "The connection could not be made, for the reason that was given.", "Mend that, or name another node with --server or TIDEWIRE_SERVER."},
+	{NoAdminService, "no admin service", "The node does not serve this request of the admin API: it is of another version.", "Compare `tidewire version` here and on the node, and update the older one."},
 }

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	client "github.com/tidewire/tidewire/client/go"
+	"github.com/tidewire/tidewire/internal/explain"
+	adminv1 "github.com/tidewire/tidewire/proto/admin/v1"
+)
+
+// admin makes one request to the admin API, at the next address if one cannot be asked; so it must be safe to repeat.
+// It connects as other verbs do first: what is wrong with a connection is then said in the same words.
+func (cn *connection) admin(ctx context.Context, what string, f func(context.Context, adminv1.StreamServiceClient) error) error {
+	cl, err := cn.connect(ctx)
+	if err != nil {
+		return err
+	}
+	_ = cl.Close()
+	ctx, cancel := cn.request(ctx)
+	defer cancel()
+	for _, address := range hostPorts(cn.address()) {
+		if err = ask(ctx, address, f); status.Code(err) != codes.Unavailable {
+			break
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	return adminProblem(what, err)
+}
+
+func ask(ctx context.Context, address string, f func(context.Context, adminv1.StreamServiceClient) error) error {
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return f(ctx, adminv1.NewStreamServiceClient(conn))
+}
+
+// adminProblem is an error of the admin API as all others are shown: its number stands in the details.
+func adminProblem(what string, err error) error {
+	if _, ok := errors.AsType[*problem](err); ok {
+		return err
+	}
+	st, _ := status.FromError(err)
+	p := &problem{id: explain.StreamRequest, what: what, err: errors.New(st.Message())}
+	switch st.Code() {
+	case codes.Unimplemented:
+		p.id = explain.NoAdminService
+	case codes.DeadlineExceeded:
+		p.id, p.err = explain.Timeout, errors.New("no answer in time")
+	case codes.Unavailable:
+		p.id = explain.Disconnected
+	}
+	for _, d := range st.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok {
+			if id, err := explain.Parse(info.Metadata["id"]); err == nil && known(id) {
+				p.id = id
+			}
+		}
+	}
+	return p
+}
+
+// deletedStreams are those that wait for their purge.
+func deletedStreams(ctx context.Context, s adminv1.StreamServiceClient) (out []*adminv1.Stream, err error) {
+	for token := ""; ; {
+		page, err := s.ListStreams(ctx, &adminv1.ListStreamsRequest{PageSize: 1000, PageToken: token, ShowDeleted: true, ShowPartitions: true})
+		if err != nil {
+			return nil, err
+		}
+		for _, st := range page.Streams {
+			if st.DeleteTime != nil {
+				out = append(out, st)
+			}
+		}
+		if token = page.NextPageToken; token == "" {
+			return out, nil
+		}
+	}
+}
+
+// withPartitions asks for the state of st's partitions, which answers to changes do not have.
+func withPartitions(ctx context.Context, s adminv1.StreamServiceClient, st *adminv1.Stream) *adminv1.Stream {
+	got, err := s.GetStream(ctx, &adminv1.GetStreamRequest{Id: st.Id})
+	if err != nil {
+		return st // the change is made all the same
+	}
+	return got.Stream
+}
+
+// fromAdmin is a stream of the admin API as the client's.
+func fromAdmin(s *adminv1.Stream) client.Stream {
+	st := client.Stream{Name: s.Name, ID: s.Id, Subjects: s.Subjects, Created: s.CreateTime.AsTime(), Replicas: int(s.Replicas),
+		MaxAge: s.Retention.GetMaxAge().AsDuration(), MaxBytes: s.Retention.GetMaxBytes(), MaxRecords: s.Retention.GetMaxRecords(), Deleted: s.DeleteTime != nil}
+	for _, p := range s.PartitionStates {
+		st.Partitions = append(st.Partitions, client.Partition{Number: p.Number, Leader: p.Leader, Epoch: p.Epoch,
+			LogStart: p.StartOffset, HighWatermark: p.HighWatermark, Bytes: p.Bytes})
+	}
+	return st
+}
+
+// adminJSON is a stream of the admin API as it is shown.
+func adminJSON(s *adminv1.Stream) streamJSON {
+	st := fromAdmin(s)
+	out := toJSON(&st)
+	if s.DeleteTime != nil {
+		out.DeletedAt, out.PurgedAt = timeOf(s.DeleteTime.AsTime()), timeOf(s.PurgeTime.AsTime())
+	}
+	return out
+}
+
+func timeOf(t time.Time) *time.Time { t = t.UTC().Truncate(time.Millisecond); return &t }

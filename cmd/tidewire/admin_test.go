@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"strconv"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/tidewire/tidewire/internal/explain"
+	adminv1 "github.com/tidewire/tidewire/proto/admin/v1"
+)
+
+func TestAdminProblem(t *testing.T) {
+	detailed, err := status.New(codes.NotFound, "no such stream").WithDetails(&errdetails.ErrorInfo{Metadata: map[string]string{"id": "TW-1020"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer, err := status.New(codes.Aborted, "what?").WithDetails(&errdetails.ErrorInfo{Metadata: map[string]string{"id": "TW-9999"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		err error
+		id  explain.ID
+		why string
+	}{
+		{detailed.Err(), explain.Wire(20), "no such stream"},
+		{newer.Err(), explain.StreamRequest, "what?"},
+		{status.Error(codes.Unimplemented, "unknown method"), explain.NoAdminService, "unknown method"},
+		{status.Error(codes.DeadlineExceeded, "context deadline exceeded"), explain.Timeout, "no answer in time"},
+		{status.Error(codes.Unavailable, "closing"), explain.Disconnected, "closing"},
+		{errors.New("other"), explain.StreamRequest, "other"},
+	} {
+		p, ok := errors.AsType[*problem](adminProblem("not done", x.err))
+		if said := p.said(); !ok || said.ID != x.id.String() || said.Why != x.why || said.What != "not done" || said.Do == "" {
+			t.Errorf("%v: %+v", x.err, said)
+		}
+	}
+}
+
+// pages is a StreamService with streams, one a page.
+type pages struct {
+	adminv1.StreamServiceClient
+	streams []*adminv1.Stream
+}
+
+func (p *pages) ListStreams(_ context.Context, r *adminv1.ListStreamsRequest, _ ...grpc.CallOption) (*adminv1.ListStreamsResponse, error) {
+	if !r.ShowDeleted {
+		return nil, status.Error(codes.InvalidArgument, "the deleted ones were not asked for")
+	}
+	at, _ := strconv.Atoi(r.PageToken)
+	out := &adminv1.ListStreamsResponse{Streams: p.streams[at : at+1]}
+	if at+1 < len(p.streams) {
+		out.NextPageToken = strconv.Itoa(at + 1)
+	}
+	return out, nil
+}
+
+func TestDeletedStreams(t *testing.T) {
+	gone := timestamppb.New(time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC))
+	got, err := deletedStreams(t.Context(), &pages{streams: []*adminv1.Stream{{Name: "a", DeleteTime: gone}, {Name: "b"}, {Name: "c", DeleteTime: gone}}})
+	if err != nil || len(got) != 2 || got[0].Name != "a" || got[1].Name != "c" {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+func TestAdminJSON(t *testing.T) {
+	at := time.Date(2026, 11, 22, 10, 0, 0, 123456789, time.UTC)
+	got := adminJSON(&adminv1.Stream{Name: "n", Id: 7, Subjects: []string{"n", "n.>"}, Replicas: 3, CreateTime: timestamppb.New(at), DeleteTime: timestamppb.New(at),
+		PurgeTime: timestamppb.New(at.Add(time.Hour)), Retention: &adminv1.Retention{MaxAge: durationpb.New(time.Hour), MaxBytes: 5, MaxRecords: 6},
+		PartitionStates: []*adminv1.Partition{{Number: 0, Leader: 1, Epoch: 2, StartOffset: 3, HighWatermark: 10, Bytes: 11}}})
+	short := at.Truncate(time.Millisecond)
+	later := short.Add(time.Hour)
+	want := streamJSON{Name: "n", ID: 7, Subjects: []string{"n", "n.>"}, Created: at, Replicas: 3, MaxAge: 3600, MaxBytes: 5, MaxRecords: 6, Deleted: true,
+		DeletedAt: &short, PurgedAt: &later, Records: 7, Bytes: 11, Partitions: []partitionJSON{{Number: 0, First: 3, Next: 10, Bytes: 11, Leader: 1, Epoch: 2}}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestLimitAge(t *testing.T) {
+	for s, want := range map[string]time.Duration{"none": 0, "0": 0, "7d": 7 * 24 * time.Hour} {
+		var a limitAge
+		if err := a.Set(s); err != nil || time.Duration(a.age) != want {
+			t.Errorf("%q: %v, %v", s, a.age, err)
+		}
+	}
+	if err := new(limitAge).Set("-1h"); err == nil {
+		t.Error("-1h is taken")
+	}
+}
