@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -97,4 +99,43 @@ func TestLimitAge(t *testing.T) {
 	if err := new(limitAge).Set("-1h"); err == nil {
 		t.Error("-1h is taken")
 	}
+}
+
+// A stream is changed, deleted, brought back with its records, and purged: on a real node.
+func TestStreamLifecycle(t *testing.T) {
+	c := newCLI(t, startNode(t, t.TempDir(), false))
+	var story strings.Builder
+	step := func(args string) {
+		r := c.run(strings.Fields(args)...)
+		fmt.Fprintf(&story, "$ tidewire %s\n%s%s", args, scrub(r.out), scrub(r.err))
+		if r.code != 0 {
+			fmt.Fprintf(&story, "exit code %d\n", r.code)
+		}
+	}
+	step("stream create orders --max-bytes 1GiB")
+	step("pub orders hello")
+	step("stream edit orders")
+	step("stream edit orders --max-age 30d --max-bytes 0 --add-subject returns.> --add-subject orders")
+	step("stream edit orders --max-age none --max-records 5 -o json")
+	step("stream edit orders --add-subject a..b")
+	step("stream edit nope --max-bytes 1")
+	step("stream ls --deleted")
+	step("stream ls --deleted -o json")
+	step("stream undelete orders")
+	step("stream purge orders --yes")
+	step("stream rm orders --yes")
+	step("stream ls --deleted")
+	step("stream ls --deleted --names")
+	step("stream ls --deleted -o yaml")
+	step("__complete stream undelete o")
+	step("stream undelete orders")
+	step("sub orders --count 1")
+	step("stream rm orders --yes -o json")
+	step("stream purge orders")
+	step("stream purge orders --yes")
+	step("stream purge orders --yes")
+	step("stream undelete orders -o json")
+	step("stream purge")
+	step("stream undelete orders --id 7")
+	golden(t, "lifecycle.txt", story.String())
 }

@@ -46,7 +46,7 @@ is not deleted is left alone: tidewire stream rm NAME --purge does both.`,
 			if err != nil {
 				return err
 			}
-			return v.print(removed{gone.Name, true}, func() { fmt.Fprintf(a.out, "stream %s is purged: its data are gone\n", gone.Name) })
+			return v.print(removed{Name: gone.Name, Purged: true}, func() { fmt.Fprintf(a.out, "stream %s is purged: its data are gone\n", gone.Name) })
 		},
 	}
 	cn = a.connection(c)

@@ -2,18 +2,22 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	client "github.com/tidewire/tidewire/client/go"
 	"github.com/tidewire/tidewire/internal/explain"
+	adminv1 "github.com/tidewire/tidewire/proto/admin/v1"
 )
 
 // removed is the JSON of rm.
 type removed struct {
-	Name   string `json:"name" doc:"of the stream"`
-	Purged bool   `json:"purged" doc:"its data are removed too, for good"`
+	Name     string     `json:"name" doc:"of the stream"`
+	Purged   bool       `json:"purged" doc:"its data are removed too, for good"`
+	PurgedAt *time.Time `json:"purged_at,omitempty" doc:"when its data will be removed"`
 }
 
 func (a *app) streamRmCommand() *cobra.Command {
@@ -39,12 +43,11 @@ removes them now.`,
 				if err := cn.confirm(c, st.Name, removeQuestion(&st, purge), yes); err != nil {
 					return err
 				}
-				ctx, cancel := cn.request(c.Context()) // the question may have taken all of ctx's time
-				defer cancel()
-				if err := cl.DeleteStream(ctx, st.Name, purge); err != nil {
-					return &problem{id: explain.StreamRequest, what: "stream " + st.Name + " was not deleted", err: err}
+				gone, err := cn.remove(c.Context(), st.Name, purge)
+				if err != nil {
+					return err
 				}
-				return a.sayRemoved(v, &st, purge)
+				return a.sayRemoved(v, gone)
 			})
 		},
 	}
@@ -64,12 +67,38 @@ func removeQuestion(st *client.Stream, purge bool) string {
 	return fmt.Sprintf("Delete stream %s? Its %s (%s) will be %s.", st.Name, plural(st.Records(), "record"), size(st.Bytes()), how)
 }
 
-func (a *app) sayRemoved(v *view, st *client.Stream, purge bool) error {
-	return v.print(removed{st.Name, purge}, func() {
-		if purge {
-			fmt.Fprintf(a.out, "stream %s is deleted, and its data with it\n", st.Name)
-			return
+// remove deletes a stream: softly through the admin API, which tells until when its data are kept, or for good.
+func (cn *connection) remove(ctx context.Context, name string, purge bool) (removed, error) {
+	what := "stream " + name + " was not deleted"
+	if purge {
+		return removed{Name: name, Purged: true}, cn.call(ctx, func(ctx context.Context, cl *client.Client) error {
+			if err := cl.DeleteStream(ctx, name, true); err != nil {
+				return &problem{id: explain.StreamRequest, what: what, err: err}
+			}
+			return nil
+		})
+	}
+	out, request := removed{Name: name}, rand.Text()
+	err := cn.admin(ctx, what, func(ctx context.Context, s adminv1.StreamServiceClient) error {
+		got, err := s.DeleteStream(ctx, &adminv1.DeleteStreamRequest{Name: name, RequestId: request})
+		if err == nil && got.Stream.GetPurgeTime() != nil {
+			out.PurgedAt = timeOf(got.Stream.PurgeTime.AsTime())
 		}
-		fmt.Fprintf(a.out, "stream %s is deleted; its data stay on disk for 24 hours: `tidewire stream undelete %s` brings it back\n", st.Name, st.Name)
+		return err
+	})
+	return out, err
+}
+
+func (a *app) sayRemoved(v *view, r removed) error {
+	return v.print(r, func() {
+		switch {
+		case r.Purged:
+			fmt.Fprintf(a.out, "stream %s is deleted, and its data with it\n", r.Name)
+		case r.PurgedAt == nil:
+			fmt.Fprintf(a.out, "stream %s is deleted\n", r.Name)
+		default:
+			fmt.Fprintf(a.out, "stream %s is deleted; its data stay on disk until %s: `tidewire stream undelete %s` brings it back\n",
+				r.Name, r.PurgedAt.Format(time.RFC3339), r.Name)
+		}
 	})
 }
