@@ -84,7 +84,7 @@ func (r *benchRun) run(c *cobra.Command, expected func(done uint64, took time.Du
 	began := time.Now()
 	bar := r.app.progress(c.Name(), expected(0, 0), func() (int64, string) {
 		n := done.Load()
-		return expected(n, time.Since(began)), plural(n, "record")
+		return expected(n, time.Since(began)), fmt.Sprintf("%s, %s", plural(n, "record"), rate(float64(n)/time.Since(began).Seconds()))
 	})
 	res, err := work(ctx, &done)
 	bar.stop()

@@ -227,11 +227,11 @@ func TestPace(t *testing.T) {
 		want        string
 	}{
 		{0, 0, 7 * time.Second, ", 7s"},
-		{25, 100, 10 * time.Second, ", 25 %, 10s, 30s left"},
-		{25, 100, time.Second, ", 25 %, 1s"},
-		{100, 100, 10 * time.Second, ", 100 %, 10s"},
-		{0, 100, 10 * time.Second, ", 0 %, 10s"},
-		{200, 100, 10 * time.Second, ", 100 %, 10s"},
+		{25, 100, 10 * time.Second, ", 10s, 30s left"},
+		{25, 100, time.Second, ", 1s"},
+		{100, 100, 10 * time.Second, ", 10s"},
+		{0, 100, 10 * time.Second, ", 10s"},
+		{200, 100, 10 * time.Second, ", 10s"},
 	} {
 		if got := pace(x.done, x.total, x.took); got != x.want {
 			t.Errorf("%d of %d after %v: %q, want %q", x.done, x.total, x.took, got, x.want)

@@ -46,7 +46,7 @@ func (a *app) progress(verb string, total int64, look func() (done int64, text s
 		return text + pace(done, total, time.Since(began))
 	}
 	if !a.terminal || a.bars.always {
-		go p.every(lineInterval, func() { fmt.Fprintf(a.err, "%s %s\n", verb, words()) })
+		go p.every(lineInterval, func() { fmt.Fprintf(a.err, "%s %s%s\n", verb, share(look, total), words()) })
 		return p
 	}
 	p.all = mpb.New(mpb.WithOutput(a.err), mpb.WithWidth(30), mpb.WithRefreshRate(120*time.Millisecond))
@@ -66,13 +66,18 @@ func (a *app) progress(verb string, total int64, look func() (done int64, text s
 	return p
 }
 
-// pace is the share done, the time taken and what is left at this pace.
+// share is how much of all is done, in percent; empty if nobody knows.
+func share(look func() (int64, string), total int64) string {
+	if total <= 0 {
+		return ""
+	}
+	done, _ := look()
+	return fmt.Sprintf("%d %%, ", 100*min(done, total)/total)
+}
+
+// pace is the time taken and what is left at this pace.
 func pace(done, total int64, took time.Duration) string {
 	s := ", " + took.Round(time.Second).String()
-	if total <= 0 {
-		return s
-	}
-	s = fmt.Sprintf(", %d %%%s", 100*min(done, total)/total, s)
 	if done > 0 && done < total && took >= noEstimate {
 		left := time.Duration(float64(took) * float64(total-done) / float64(done))
 		s += ", " + left.Round(time.Second).String() + " left"

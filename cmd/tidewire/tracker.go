@@ -156,7 +156,7 @@ func (t *tracker) failure() error {
 func (t *tracker) progress() (done int64, text string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.read, fmt.Sprintf("%s acknowledged", plural(t.acked, "record"))
+	return t.read, fmt.Sprintf("%s acknowledged, %s", plural(t.acked, "record"), rate(float64(t.acked)/time.Since(t.began).Seconds()))
 }
 
 // watch ends everything when something is in flight and no ack has come for so long. The function it
