@@ -264,12 +264,3 @@ func readError(c net.Conn) (e wire.Error, err error) {
 		buf = append(buf, b[:n]...)
 	}
 }
-
-func openFiles(t *testing.T, pid int) int {
-	t.Helper()
-	names, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(names)
-}
