@@ -14,6 +14,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/tidewire/tidewire/internal/explain"
 	"github.com/tidewire/tidewire/storage"
 )
 
@@ -45,6 +46,7 @@ var ErrDataDir = errors.New("data directory refused")
 
 // DataDirError tells why a data directory was refused. Nothing in it was changed.
 type DataDirError struct {
+	ID     explain.ID
 	Dir    string
 	Reason string
 	Pid    int // of the process that uses it, if that is the reason
@@ -92,7 +94,7 @@ func openDataDir(dir string) (_ *dataDir, id identity, err error) {
 		}
 	}
 	if !known && foreign != "" {
-		return nil, id, &DataDirError{Dir: abs, Reason: fmt.Sprintf("holds %q but no %s: it is not a node's, or that file was lost; "+
+		return nil, id, &DataDirError{ID: explain.DataDirForeign, Dir: abs, Reason: fmt.Sprintf("holds %q but no %s: it is not a node's, or that file was lost; "+
 			"name an empty directory, or put the file back", foreign, identityFile)}
 	}
 	if err := d.acquire(); err != nil {
@@ -117,7 +119,7 @@ func (d *dataDir) acquire() error {
 		b := make([]byte, 32)
 		n, _ := f.ReadAt(b, 0)
 		pid, _ := strconv.Atoi(strings.TrimSpace(string(b[:n])))
-		return &DataDirError{Dir: d.dir, Pid: pid, Reason: fmt.Sprintf("is in use by process %d: stop that one first, or name another directory", pid)}
+		return &DataDirError{ID: explain.DataDirInUse, Dir: d.dir, Pid: pid, Reason: fmt.Sprintf("is in use by process %d: stop that one first, or name another directory", pid)}
 	}
 	d.lock = f
 	if err := f.Truncate(0); err != nil {
@@ -133,13 +135,15 @@ func (d *dataDir) readIdentity() (id identity, err error) {
 		return id, err
 	}
 	refuse := func(format string, args ...any) (identity, error) {
-		return identity{}, &DataDirError{Dir: d.dir, Reason: identityFile + " " + fmt.Sprintf(format, args...)}
+		return identity{}, &DataDirError{ID: explain.DataDirDamaged, Dir: d.dir, Reason: identityFile + " " + fmt.Sprintf(format, args...)}
 	}
 	if err := json.Unmarshal(b, &id); err != nil {
 		return refuse("does not decode (%v): it is damaged; put it back from a copy", err)
 	}
 	if id.Format > identityFormat {
-		return refuse("has format %d, this version reads up to %d: run the version that wrote it, or a newer one", id.Format, identityFormat)
+		_, err := refuse("has format %d, this version reads up to %d: run the version that wrote it, or a newer one", id.Format, identityFormat)
+		err.(*DataDirError).ID = explain.DataDirNewer
+		return identity{}, err
 	}
 	if n, err := hex.Decode(id.Cluster[:], []byte(id.ClusterHex[:min(len(id.ClusterHex), 32)])); err != nil || n != 16 || len(id.ClusterHex) != 32 ||
 		id.Format < 1 || id.Node == 0 || id.Incarnation == 0 {
@@ -181,7 +185,7 @@ func (d *dataDir) path(name string) string { return filepath.Join(d.dir, name) }
 
 // missing is the error for a directory that was there and is not.
 func (d *dataDir) missing(dir, what string) error {
-	return &DataDirError{Dir: d.dir, Reason: fmt.Sprintf("%s (%s) is missing, though it held entries: put it back from a copy. "+
+	return &DataDirError{ID: explain.DataDirDamaged, Dir: d.dir, Reason: fmt.Sprintf("%s (%s) is missing, though it held entries: put it back from a copy. "+
 		"Nothing was changed", dir, what)}
 }
 

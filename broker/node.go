@@ -238,7 +238,7 @@ func (n *Node) fail(err error) {
 // fatal is called with the first write that failed, with a disk that is no more what it was, or with a catalog
 // that cannot be read. From here on nothing is acknowledged.
 func (n *Node) fatal(err error) {
-	id := failureID(err)
+	id := ErrorID(err)
 	e, _ := explain.Lookup(id)
 	n.log.Error(e.Name+": the node ends. "+e.Remedy, zap.Stringer("id", id), zap.Error(err))
 	n.fail(err)

@@ -6,15 +6,12 @@ import (
 	"io/fs"
 	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/tidewire/tidewire/cluster"
 	"github.com/tidewire/tidewire/internal/explain"
 	"github.com/tidewire/tidewire/proto/wire"
-	"github.com/tidewire/tidewire/storage"
 )
 
 // What ends a node that has lost its disk.
@@ -157,21 +154,4 @@ func (n *Node) lookAtDisk() error {
 		n.log.Info("there is space again: publishes are taken", zap.Int64("free", free), zap.Int64("kept", floor))
 	}
 	return nil
-}
-
-// failureID is the number of what ends a node.
-func failureID(err error) explain.ID {
-	switch {
-	case errors.Is(err, ErrDataDirLost):
-		return explain.DataDirLost
-	case errors.Is(err, ErrReadOnly), errors.Is(err, syscall.EROFS):
-		return explain.ReadOnlyDisk
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return explain.DiskFull
-	case errors.Is(err, cluster.ErrCatalog):
-		return explain.CatalogUnreadable
-	case errors.Is(err, storage.ErrFailed):
-		return explain.WriteFailed
-	}
-	return explain.NodeFailed
 }

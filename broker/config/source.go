@@ -3,6 +3,7 @@ package config
 import (
 	"context"
 	"errors"
+	"reflect"
 	"sync"
 
 	"go.uber.org/zap"
@@ -74,8 +75,11 @@ func (l *Loaded) Settings() []View {
 
 // shown is the value of s in c, unless it is a secret.
 func (s *Setting) shown(c *Config) string {
-	if s.Secret {
+	switch {
+	case s.Secret:
 		return ""
+	case s.Default != "" && reflect.ValueOf(s.field(c)).Elem().IsZero(): // the node finds out
+		return s.Default
 	}
 	return s.text(c)
 }

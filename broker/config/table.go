@@ -21,7 +21,7 @@ const (
 	Count    Kind = "number"
 	Bytes    Kind = "bytes"
 	Duration Kind = "duration"
-	Ratio    Kind = "0 to 1"
+	Ratio    Kind = "above 0 to 1"
 )
 
 // Config is everything a node's process is set to.
@@ -69,7 +69,7 @@ var table = finish([]Setting{
 	{Key: "log.format", Kind: Text, OneOf: []string{"text", "json"}, field: func(c *Config) any { return &c.LogFormat },
 		Doc: "text or json"},
 
-	{Key: "limits.max-connections", Kind: Count, Min: 1, Max: 1 << 20, Default: "7/10 of the limit of open files", field: func(c *Config) any { return &c.MaxConnections },
+	{Key: "limits.max-connections", Kind: Count, Min: 1, Max: 1 << 20, Default: "by the limits of files and memory", field: func(c *Config) any { return &c.MaxConnections },
 		Doc: "clients that may be connected; more are refused as OVERLOADED"},
 	{Key: "limits.max-requests", Kind: Count, Min: 1, Max: 1 << 20, field: func(c *Config) any { return &c.MaxRequests },
 		Doc: "requests one connection may have unanswered"},
@@ -82,24 +82,32 @@ var table = finish([]Setting{
 	{Key: "limits.credit-bytes", Kind: Bytes, Min: wire.MaxBatch, Max: 1 << 40, field: func(c *Config) any { return &c.Credit },
 		Doc: "bytes one connection's subscriptions may have outstanding; a connection keeps what it was told when it was made, if that is more"},
 
-	{Key: "memory.publish-bytes", Kind: Bytes, Min: 2 * wire.MaxBatch, Max: 1 << 44, field: func(c *Config) any { return &c.PublishMemory },
-		Doc: "bytes of batches queued or in flight on the node; beyond it publishes are refused as OVERLOADED"},
-	{Key: "memory.hot-bytes", Kind: Bytes, Min: 1, Max: 1 << 44, field: func(c *Config) any { return &c.HotMemory },
-		Doc: "bytes of recent entries kept in memory for readers at the tail"},
-	{Key: "memory.outbound-bytes", Kind: Bytes, Min: wire.MaxBatch, Max: 1 << 44, field: func(c *Config) any { return &c.OutboundMemory },
-		Doc: "bytes that clients have not taken yet; beyond it nothing more is pushed or fetched until they have read"},
-	{Key: "memory.inbound-bytes", Kind: Bytes, Min: wire.MaxBatch, Max: 1 << 44, field: func(c *Config) any { return &c.InboundMemory },
-		Doc: "bytes of frames that have not arrived whole; beyond it a connection that waits with a large one is closed"},
+	{Key: "memory.limit", Kind: Bytes, Min: 32 << 20, Max: 1 << 44, Default: "3/4 of what there is", field: func(c *Config) any { return &c.MemoryLimit },
+		Doc: "bytes of memory the process keeps to; there is what the cgroup, or else the machine, has; the other bounds of memory follow from it"},
+	{Key: "memory.publish-bytes", Kind: Bytes, Default: "1/12 of the limit", Min: 2 * wire.MaxBatch, Max: 1 << 44, field: func(c *Config) any { return &c.PublishMemory },
+		Doc: "bytes of batches queued or in flight on the node; at most 256MiB by default; beyond it publishes are refused as OVERLOADED"},
+	{Key: "memory.hot-bytes", Kind: Bytes, Default: "1/12 of the limit", Min: 1, Max: 1 << 44, field: func(c *Config) any { return &c.HotMemory },
+		Doc: "bytes of recent entries kept for readers at the tail; at most 256MiB by default"},
+	{Key: "memory.outbound-bytes", Kind: Bytes, Default: "1/12 of the limit", Min: wire.MaxBatch, Max: 1 << 44, field: func(c *Config) any { return &c.OutboundMemory },
+		Doc: "bytes that clients have not taken yet; at most 256MiB by default; beyond it nothing more is pushed or fetched until they have read"},
+	{Key: "memory.inbound-bytes", Kind: Bytes, Default: "1/24 of the limit", Min: wire.MaxBatch, Max: 1 << 44, field: func(c *Config) any { return &c.InboundMemory },
+		Doc: "bytes of frames that have not arrived whole; at most 256MiB by default; beyond it a connection that waits with a large one is closed"},
 
 	{Key: "timeouts.handshake", Kind: Duration, Min: ms, Max: day, field: func(c *Config) any { return &c.HandshakeTimeout },
 		Doc: "how long a connection may take to say HELLO"},
 	{Key: "timeouts.idle", Kind: Duration, Min: 100 * ms, Max: 365 * day, field: func(c *Config) any { return &c.IdleTimeout },
 		Doc: "how long a client may be silent; a connection keeps what it was told when it was made, if that is more"},
+	{Key: "timeouts.frame", Kind: Duration, Min: 100 * ms, Max: day, field: func(c *Config) any { return &c.FrameTimeout },
+		Doc: "how long a frame that has begun to arrive may stand still; one that is older has to arrive at 4 KiB a second"},
+	{Key: "timeouts.slow-consumer", Kind: Duration, Min: 100 * ms, Max: day, field: func(c *Config) any { return &c.SlowConsumerTimeout },
+		Doc: "how long a client may leave what was sent to it; then it is closed"},
 	{Key: "timeouts.drain", Kind: Duration, Min: ms, Max: day, field: func(c *Config) any { return &c.DrainTimeout },
-		Doc: "how long a stopping node waits for clients to take what is theirs"},
+		Doc: "how long a stopping node waits for its clients"},
 
 	{Key: "streams.delete-grace", Kind: Duration, Min: ms, Max: 3650 * day, field: func(c *Config) any { return &c.DeleteGrace },
 		Doc: "how long a deleted stream's data are kept"},
+	{Key: "streams.clock-settle", Kind: Duration, Min: ms, Max: 365 * day, field: func(c *Config) any { return &c.ClockSettle },
+		Doc: "how long after a jump of the clock nothing is deleted for its age"},
 	{Key: "streams.keep-interval", Kind: Duration, Min: 10 * ms, Max: day, field: func(c *Config) any { return &c.KeepInterval },
 		Doc: "how often retention and purges are looked at"},
 
@@ -107,6 +115,19 @@ var table = finish([]Setting{
 		Doc: "size of the largest segment file"},
 	{Key: "storage.pool-bytes", Kind: Bytes, Min: 1, Max: 1 << 44, field: func(c *Config) any { return &c.PoolBytes },
 		Doc: "bytes of recycled and spare segment files"},
+	{Key: "storage.min-free", Kind: Bytes, Min: 1, Max: 1 << 50, None: true, Default: "5 %, at most 1GiB", field: func(c *Config) any { return &c.MinFree },
+		Doc: "bytes of the file system that stay free; before they are touched, publishes and new streams are refused"},
+
+	{Key: "telemetry.streams", Kind: Count, Min: 1, Max: 100_000, None: true, field: func(c *Config) any { return &c.MetricStreams },
+		Doc: "streams with a label of their own in metrics; the rest is summed"},
+	{Key: "telemetry.pprof", Kind: Bool, field: func(c *Config) any { return &c.Pprof },
+		Doc: "serve profiles at /debug/pprof, to peers on this machine"},
+	{Key: "telemetry.otlp-endpoint", Kind: Text, field: func(c *Config) any { return &c.OTLPEndpoint },
+		Doc: "`ADDRESS` of a collector that takes traces as OTLP over gRPC; without one nothing is traced"},
+	{Key: "telemetry.otlp-insecure", Kind: Bool, field: func(c *Config) any { return &c.OTLPInsecure },
+		Doc: "speak to the collector without TLS"},
+	{Key: "telemetry.sample-ratio", Kind: Ratio, field: func(c *Config) any { return &c.TraceSampleRatio },
+		Doc: "part of publishes, fetches and calls that is traced"},
 })
 
 const (
@@ -119,6 +140,8 @@ var notSettings = map[string]string{
 	"Logger":     "made by the process from log.level and log.format",
 	"Authorizer": "a program's, until there is access control to configure",
 	"Clock":      "a test's",
+	"Commit":     "of the build",
+	"Settings":   "made by the process from all of this",
 	"Fatal":      "what the process does when the node fails",
 }
 

@@ -48,10 +48,10 @@ func (s *Setting) set(c *Config, v value) *Problem {
 	case Ratio:
 		r, err := strconv.ParseFloat(v.Text, 64)
 		if err != nil {
-			return bad(idType, "%s is no number: give one from 0 to 1", shown)
+			return bad(idType, "%s is no number: give one above 0, up to 1", shown)
 		}
-		if !(r >= 0 && r <= 1) {
-			return bad(idRange, "%s is not from 0 to 1", shown)
+		if !(r > 0 && r <= 1) { // 0 is how broker.Config says default
+			return bad(idRange, "%s is not above 0 and up to 1", shown)
 		}
 		*s.field(c).(*float64) = r
 		return nil

@@ -41,7 +41,7 @@ func wrongConfig(c *cobra.Command, err error) error {
 	if !ok {
 		return err
 	}
-	p := &problem{what: "the configuration is wrong", err: err, code: exitUsage,
+	p := &problem{id: problems[0].ID, what: "the configuration is wrong", err: err, code: exitUsage,
 		todo: fmt.Sprintf("correct that, then try it with `tidewire config check FILE`; `tidewire explain %v` says more", problems[0].ID)}
 	if len(problems) > 1 {
 		p.what = fmt.Sprintf("the configuration is wrong in %d places", len(problems))

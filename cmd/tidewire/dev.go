@@ -5,16 +5,21 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/broker/config"
+	"github.com/tidewire/tidewire/internal/explain"
 )
 
 const devLong = `Run a node to try things on: on loopback, with its data in ./tidewire-data (or DIR), and
 streams made as soon as somebody publishes. It is as durable as any other node. Ctrl-C
-ends it; started again on the same directory it goes on where it was.`
+ends it; started again on the same directory it goes on where it was.
+
+What is a flag of tidewire server is one here too.`
 
 const devExample = `  tidewire dev
   tidewire dev --temp                    # leaves nothing behind
@@ -41,7 +46,7 @@ func (a *app) devCommand() *cobra.Command {
 			case temp:
 				dir, err := os.MkdirTemp("", "tidewire-dev-*")
 				if err != nil {
-					return &problem{what: "there is no temporary directory", err: err}
+					return &problem{id: explain.NoTemporary, what: "there is no temporary directory", err: err}
 				}
 				v.fixed = append(v.fixed, config.Given{Key: "data", Value: dir, Origin: "--temp"})
 				defer func() { errOut = errors.Join(errOut, os.RemoveAll(dir)) }()
@@ -59,6 +64,13 @@ func (a *app) devCommand() *cobra.Command {
 	}
 	c.Flags().BoolVar(&temp, "temp", false, "keep the data in a temporary directory, removed at the end")
 	v.flags(c, "dev", "insecure")
+	c.Flags().VisitAll(func(f *pflag.Flag) { // they work; who only tries things has no use for a page of them
+		for _, section := range []string{"limits-", "memory-", "timeouts-", "streams-", "storage-", "telemetry-"} {
+			if strings.HasPrefix(f.Name, section) {
+				f.Hidden = true
+			}
+		}
+	})
 	return c
 }
 

@@ -18,13 +18,6 @@ import (
 	"github.com/tidewire/tidewire/internal/explain"
 )
 
-// withoutID are the files whose errors have no numbers yet. It is to become empty.
-var withoutID = []string{"server.go", "dev.go", "logger.go", "config*.go"}
-
-func exempt(name string) bool {
-	return slices.ContainsFunc(withoutID, func(p string) bool { ok, _ := filepath.Match(p, name); return ok })
-}
-
 // sources are the files of this package, without its tests.
 func sources(t *testing.T) (*token.FileSet, map[string]*ast.File) {
 	t.Helper()
@@ -47,10 +40,7 @@ func sources(t *testing.T) (*token.FileSet, map[string]*ast.File) {
 // Every error that is said to a person has a number: problems name one, and no verb makes an error that is no problem.
 func TestEveryErrorHasAnID(t *testing.T) {
 	set, files := sources(t)
-	for name, file := range files {
-		if exempt(name) {
-			continue
-		}
+	for _, file := range files {
 		ast.Inspect(file, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.CompositeLit:

@@ -68,7 +68,7 @@ func (c *cli) run(args ...string) result {
 	a := &app{in: in, out: &out, err: &err, getenv: func(k string) string { return c.env[k] }, environ: c.environ, typed: c.typed, width: c.width, outColor: c.color,
 		exit: func(code int) { panic("exit in the middle of a test") }}
 	r := result{a.run(args), out.String(), err.String()}
-	if strings.Contains(r.err, "error") && !numberedError.MatchString(r.err) && args[0] != "server" && args[0] != "dev" {
+	if strings.Contains(r.err, "error") && !numberedError.MatchString(r.err) {
 		c.t.Errorf("tidewire %s: an error without a number:\n%s", strings.Join(args, " "), r.err)
 	}
 	return r

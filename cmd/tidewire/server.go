@@ -19,6 +19,7 @@ import (
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/broker/config"
 	"github.com/tidewire/tidewire/cluster"
+	"github.com/tidewire/tidewire/internal/explain"
 	"github.com/tidewire/tidewire/raft"
 	"github.com/tidewire/tidewire/storage"
 )
@@ -128,6 +129,7 @@ func (v *server) run(c *cobra.Command, ready func(*broker.Node)) error {
 		v.app.exit(nodeCode(err))
 	}
 	source := config.NewSource(options, cfg, level, log.Named("config"))
+	cfg.Config.Config.Settings = source.Admin()
 	n, err := broker.Start(c.Context(), cfg.Config.Config)
 	if err != nil {
 		return v.notStarted(err)
@@ -176,7 +178,7 @@ func (v *server) wait(n *broker.Node, signals <-chan os.Signal, log *zap.Logger,
 		tell.send("STOPPING=1")
 		log.Info("draining; the same signal again stops at once", zap.Stringer("signal", s))
 	case <-n.Failed():
-		return &problem{what: "the node can serve no more", err: n.Err(), code: nodeCode(n.Err())}
+		return &problem{id: broker.ErrorID(n.Err()), what: "the node can serve no more", err: n.Err(), code: nodeCode(n.Err())}
 	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- n.Stop(context.Background()) }()
@@ -184,7 +186,7 @@ func (v *server) wait(n *broker.Node, signals <-chan os.Signal, log *zap.Logger,
 		select {
 		case err := <-stopped:
 			if err != nil {
-				return &problem{what: "the node did not stop in good order", err: err, todo: "nothing acknowledged is lost; the next start recovers"}
+				return &problem{id: explain.StoppedBadly, what: "the node did not stop in good order", err: err}
 			}
 			return nil
 		case <-signals:
@@ -193,21 +195,20 @@ func (v *server) wait(n *broker.Node, signals <-chan os.Signal, log *zap.Logger,
 			}
 		}
 		_ = log.Sync()
-		return &problem{what: "stopped at once, by a second signal", todo: "nothing acknowledged is lost; the next start recovers"}
+		return &problem{id: explain.StoppedAtOnce, what: "stopped at once, by a second signal"}
 	}
 }
 
 func (v *server) notStarted(err error) error {
-	p := &problem{what: "the node did not start", err: err, code: nodeCode(err)}
+	p := &problem{id: broker.ErrorID(err), what: "the node did not start", err: err, code: nodeCode(err)}
 	if info, statErr := os.Stat(v.data); statErr == nil && !info.IsDir() { // os.Root has an error of its own for it
-		p.code, p.todo = exitDataDir, "name a directory: "+v.data+" is a file"
+		p.id, p.code, p.todo = explain.DataDirNoDir, exitDataDir, "name a directory: "+v.data+" is a file"
 		return p
 	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		p.what = "the node did not start: " + v.listen + " is in use"
 		p.err = errors.New("another process listens there, perhaps another node")
-		p.todo = "stop that one, or give another address with --listen (port 0 takes a free one)"
 	case strings.Contains(err.Error(), "insecure"):
 		p.todo = "listen on 127.0.0.1, or allow it with --insecure"
 	case p.code == exitDataDir:

@@ -10,6 +10,9 @@ const (
 	DataDirNoDir    ID = 3006
 	DataDirDenied   ID = 3007
 
+	AddressInUse   ID = 3010
+	AddressRefused ID = 3011
+
 	NodeFailed        ID = 4000
 	WriteFailed       ID = 4001
 	DiskFull          ID = 4002
@@ -17,6 +20,8 @@ const (
 	DataDirLost       ID = 4004
 	CatalogUnreadable ID = 4005
 	DiskAlmostFull    ID = 4010
+	StoppedBadly      ID = 4020
+	StoppedAtOnce     ID = 4021
 )
 
 var nodeEntries = []Entry{
@@ -27,6 +32,8 @@ var nodeEntries = []Entry{
 	{DataDirReadOnly, "the data directory is on a read-only file system", "It is mounted read-only, perhaps by the kernel after an error (see dmesg).", "Name a directory that can be written to, or check the file system and mount it for writing."},
 	{DataDirNoDir, "the data directory is no directory", "The path, or a part of it, is a file.", "Name a directory."},
 	{DataDirDenied, "the data directory may not be written to", "The user the node runs as has no right to.", "Give the directory to that user, or name another."},
+	{AddressInUse, "the address is in use", "Another process listens there, perhaps another node.", "Stop that one, or give another address with --listen; port 0 takes a free one."},
+	{AddressRefused, "the address cannot be had", "It is no address of this machine, or this user may not bind its port.", "Give an address of this machine with --listen, and a port above 1023."},
 
 	{NodeFailed, "the node failed", "Something went wrong that should not have; the log line says what.", "Start the node again, and report it with the log."},
 	{WriteFailed, "a write failed", "The kernel reported an error of a write or sync. Nothing more was acknowledged; what was acknowledged is on disk. A failed sync is never tried again: the kernel may have dropped what it could not write.",
@@ -40,4 +47,6 @@ var nodeEntries = []Entry{
 	{CatalogUnreadable, "the catalog cannot be read", "The log of what streams there are does not decode. Nothing was changed or deleted.", "Run `tidewire log verify DIR`, and put the directory back from a copy."},
 	{DiskAlmostFull, "the disk is almost full", "Less is free than the node keeps (by default the smaller of 5 % and 1 GiB). Publishes and new streams are refused, clients try again by themselves; reads, deletes and retention go on.",
 		"Free space, or delete streams or shorten their retention: publishing goes on by itself within seconds."},
+	{StoppedBadly, "the node did not stop in good order", "Something could not be closed; the message says what. Nothing acknowledged is lost.", "Start the node again: it recovers by itself."},
+	{StoppedAtOnce, "the node was stopped at once", "A second signal came while the node was draining. Nothing acknowledged is lost.", "Start the node again: it recovers by itself. To let clients finish, send one signal and wait."},
 }
