@@ -125,6 +125,7 @@ func (h *handoff) Addr() net.Addr { return h.addr() }
 type detached struct {
 	net.Conn
 	first  []byte
+	remote net.Addr      // from the start: the socket of a client that has gone does not tell, and servers do not expect that
 	count  *atomic.Int64 // of the node's connections
 	speaks *atomic.Int64 // of those that speak its protocol
 	closed atomic.Bool
@@ -138,6 +139,9 @@ func (d *detached) Read(b []byte) (int, error) {
 	}
 	return d.Conn.Read(b)
 }
+
+// RemoteAddr is never nil.
+func (d *detached) RemoteAddr() net.Addr { return d.remote }
 
 func (d *detached) Close() error {
 	if d.closed.CompareAndSwap(false, true) {
@@ -164,7 +168,11 @@ func (n *Node) detach(c gnet.Conn, first []byte, speaks *atomic.Int64) (net.Conn
 	}
 	n.connections.Add(1) // gnet's own is counted down when it closes
 	speaks.Add(1)
-	return &detached{Conn: nc, first: bytes.Clone(first), count: &n.connections, speaks: speaks}, nil
+	remote := net.Addr(&net.TCPAddr{})
+	if a := c.RemoteAddr(); a != nil {
+		remote = a
+	}
+	return &detached{Conn: nc, first: bytes.Clone(first), remote: remote, count: &n.connections, speaks: speaks}, nil
 }
 
 // handOver detaches the session's connection and gives it to the server behind h. The session ends.

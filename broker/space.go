@@ -28,13 +28,17 @@ type space struct {
 	full     atomic.Bool  // publishes are refused
 	free     atomic.Int64 // bytes, when last looked at
 	total    atomic.Int64
-	floor    atomic.Int64 // bytes; 0: none is kept
-	left     atomic.Int64 // bytes that may be admitted before somebody looks again
-	identity fs.FileInfo  // of the data directory
+	floor    atomic.Int64  // bytes; 0: none is kept
+	step     atomic.Int64  // half the floor: how far things may go, roughly, before somebody looks again
+	left     atomic.Int64  // of step, what is not yet admitted; down to minus step is taken from the floor
+	room     atomic.Int64  // bytes free above the floor, when last looked at, less what spares were promised since
+	reserved atomic.Int64  // bytes that spare segments are about to take
+	look     chan struct{} // asks for a look
+	identity fs.FileInfo   // of the data directory
 }
 
-// spaceInterval is how often the disk is looked at. What is admitted between is counted, so that no burst
-// overruns the floor.
+// spaceInterval is how often the disk is looked at, where nothing is stored: otherwise as often as a part of the
+// floor's size was admitted, so that neither a burst nor somebody else who fills the disk overruns the floor.
 const spaceInterval = time.Second
 
 // frameCost is what a stored batch costs beside its bytes, roughly: most entries hold several batches.
@@ -42,10 +46,40 @@ const frameCost = 64
 
 // took counts an admitted batch. Event loops call it.
 func (s *space) took(bytes int64) {
-	if s.left.Add(-bytes-frameCost) <= 0 && s.floor.Load() > 0 {
+	step := s.step.Load()
+	if step == 0 {
+		return
+	}
+	left := s.left.Add(-bytes - frameCost)
+	if left < step/2 {
+		select {
+		case s.look <- struct{}{}:
+		default:
+		}
+	}
+	if left < -step {
 		s.full.Store(true) // until the disk has been looked at
 	}
 }
+
+// Reserve implements storage.Space: spares come after publishes, so as much as is kept free has to be left.
+func (s *space) Reserve(bytes int64) bool {
+	s.reserved.Add(bytes)
+	for floor := s.floor.Load(); floor > 0; {
+		room := s.room.Load()
+		if room-bytes < floor {
+			s.reserved.Add(-bytes)
+			return false
+		}
+		if s.room.CompareAndSwap(room, room-bytes) {
+			break
+		}
+	}
+	return true
+}
+
+// Release implements storage.Space. What was taken is missing from free by now.
+func (s *space) Release(bytes int64) { s.reserved.Add(-bytes) }
 
 // refusal is what a client is told that would use the disk.
 func (s *space) refusal() error {
@@ -68,10 +102,15 @@ func (n *Node) diskState() DiskState {
 
 // openSpace looks at the disk for the first time.
 func (n *Node) openSpace() (err error) {
+	n.space.look = make(chan struct{}, 1)
 	if n.space.identity, err = os.Stat(n.data.dir); err != nil {
 		return err
 	}
-	return n.lookAtDisk()
+	if err := n.lookAtDisk(); err != nil {
+		return err
+	}
+	n.pool.SetSpace(&n.space)
+	return nil
 }
 
 // watchDisk looks after the disk until the node stops.
@@ -81,6 +120,7 @@ func (n *Node) watchDisk() {
 	for {
 		select {
 		case <-tick.C:
+		case <-n.space.look:
 		case <-n.ctx.Done():
 			return
 		}
@@ -119,7 +159,7 @@ func (n *Node) sameDisk() error {
 // lookAtDisk decides whether publishes are taken.
 func (n *Node) lookAtDisk() error {
 	s := &n.space
-	admitted := n.budget.Used() // read before free: what is written meanwhile is counted twice, not never
+	admitted := n.budget.Used() + s.reserved.Load() // read before free: what is written meanwhile is counted twice, not never
 	free, total, err := n.data.fs.Space()
 	if err != nil {
 		return err
@@ -133,13 +173,13 @@ func (n *Node) lookAtDisk() error {
 	}
 	s.total.Store(total)
 	s.free.Store(free)
-	if s.floor.Swap(floor) != floor {
-		n.pool.SetFloor(2 * floor)
-	}
-	left := free - floor - admitted
-	s.left.Store(left)
-	was := s.full.Load()
-	full := floor > 0 && (left <= 0 || was && left < floor/8) // a little more to begin again, lest it flicker
+	s.floor.Store(floor)
+	room := free - floor - admitted
+	step := floor / 2
+	s.room.Store(room)
+	s.step.Store(step)
+	s.left.Store(min(room, step))
+	full := floor > 0 && (room <= 0 || n.toldFull && room < floor/8) // a little more to begin again, lest it flicker
 	if full {
 		n.pool.Shrink()
 	}

@@ -38,7 +38,7 @@ type Pool struct {
 	excess []poolFile // to be deleted
 	wanted []int64    // sizes of spares asked for
 	closed bool
-	floor  int64 // bytes of the file system that no spare may take
+	space  Space // may be nil
 
 	wake chan struct{}
 	done chan struct{}
@@ -153,10 +153,18 @@ func (p *Pool) take(size int64, name string) (ok bool, err error) {
 	return true, p.fs.Rename(f.name, name)
 }
 
-// SetFloor has the pool make no spare that would leave less than bytes of the file system free.
-func (p *Pool) SetFloor(bytes int64) {
+// Space looks after the free space of the file system that a pool is on.
+type Space interface {
+	// Reserve reports whether bytes may be taken for a spare. Release takes back what it allowed, once they are
+	// taken, or will not be.
+	Reserve(bytes int64) bool
+	Release(bytes int64)
+}
+
+// SetSpace has the pool ask before it makes a spare that needs more of the file system.
+func (p *Pool) SetSpace(s Space) {
 	p.mu.Lock()
-	p.floor = bytes
+	p.space = s
 	p.mu.Unlock()
 }
 
@@ -282,12 +290,13 @@ func (p *Pool) makeSpare(f poolFile, size int64) {
 
 func (p *Pool) zero(f poolFile, size int64) error {
 	p.mu.Lock()
-	floor := p.floor
+	space := p.space
 	p.mu.Unlock()
-	if floor > 0 {
-		if free, _, err := p.fs.Space(); err != nil || free-(size-f.size) < floor {
-			return errors.Join(errNoSpare, err)
+	if more := size - f.size; space != nil && more > 0 {
+		if !space.Reserve(more) {
+			return errNoSpare
 		}
+		defer space.Release(more)
 	}
 	open := p.fs.Open
 	if f.size == 0 {

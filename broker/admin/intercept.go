@@ -29,7 +29,7 @@ func (s *Server) observe(ctx context.Context, method string, began time.Time, er
 	}
 	s.cfg.Metrics.Call(label, code)
 	from := ""
-	if p, ok := peer.FromContext(ctx); ok {
+	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
 		from = p.Addr.String()
 	}
 	fields := []zap.Field{zap.String("method", method), zap.Stringer("code", code), zap.Duration("took", took), zap.String("peer", from)}

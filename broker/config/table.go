@@ -87,7 +87,7 @@ var table = finish([]Setting{
 	{Key: "memory.publish-bytes", Kind: Bytes, Default: "1/12 of the limit", Min: 2 * wire.MaxBatch, Max: 1 << 44, field: func(c *Config) any { return &c.PublishMemory },
 		Doc: "bytes of batches queued or in flight on the node; at most 256MiB by default; beyond it publishes are refused as OVERLOADED"},
 	{Key: "memory.hot-bytes", Kind: Bytes, Default: "1/12 of the limit", Min: 1, Max: 1 << 44, field: func(c *Config) any { return &c.HotMemory },
-		Doc: "bytes of recent entries kept for readers at the tail; at most 256MiB by default"},
+		Doc: "bytes of recent entries kept for readers; at most 256MiB by default"},
 	{Key: "memory.outbound-bytes", Kind: Bytes, Default: "1/12 of the limit", Min: wire.MaxBatch, Max: 1 << 44, field: func(c *Config) any { return &c.OutboundMemory },
 		Doc: "bytes that clients have not taken yet; at most 256MiB by default; beyond it nothing more is pushed or fetched until they have read"},
 	{Key: "memory.inbound-bytes", Kind: Bytes, Default: "1/24 of the limit", Min: wire.MaxBatch, Max: 1 << 44, field: func(c *Config) any { return &c.InboundMemory },
