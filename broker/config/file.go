@@ -13,6 +13,8 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+
+	"github.com/tidewire/tidewire/internal/spelling"
 )
 
 const (
@@ -222,7 +224,7 @@ func nearSection(key string) string {
 	best, at := "", 3
 	for i := range table {
 		section, _, ok := strings.Cut(table[i].Key, ".")
-		if d := distance(key[:min(len(key), maxKey)], section); ok && d < at {
+		if d := spelling.Distance(key[:min(len(key), maxKey)], section); ok && d < at {
 			best, at = section, d
 		}
 	}

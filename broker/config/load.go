@@ -10,6 +10,8 @@ import (
 
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/v2"
+
+	"github.com/tidewire/tidewire/internal/spelling"
 )
 
 // Given is a value from the command line.
@@ -190,7 +192,7 @@ func readEnv(environ []string) (values map[string]value, problems Problems) {
 		}
 		best, at := "", 4
 		for k := range known {
-			if d := distance(name, k); d < at || d == at && k < best {
+			if d := spelling.Distance(name, k); d < at || d == at && k < best {
 				best, at = k, d
 			}
 		}

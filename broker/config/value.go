@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tidewire/tidewire/internal/explain"
+	"github.com/tidewire/tidewire/internal/spelling"
 )
 
 // value is what somebody gave for a setting, and where.
@@ -95,34 +96,13 @@ func nearest(key string) string {
 	best, at := "", 1+len(key)/3
 	for i := range table {
 		k := table[i].Key
-		d := distance(key, k)
+		d := spelling.Distance(key, k)
 		if _, name, ok := strings.Cut(k, "."); ok {
-			d = min(d, 1+distance(key[strings.LastIndexByte(key, '.')+1:], name)) // right name, wrong section
+			d = min(d, 1+spelling.Distance(key[strings.LastIndexByte(key, '.')+1:], name)) // right name, wrong section
 		}
 		if d < at || d == at && best == "" {
 			best, at = k, d
 		}
 	}
 	return best
-}
-
-// distance is the number of letters to insert, drop or change to make a of b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

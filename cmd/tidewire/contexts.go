@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tidewire/tidewire/internal/explain"
+	"github.com/tidewire/tidewire/internal/spelling"
 )
 
 // contextEntry is a node, or several of one cluster, under a name.
@@ -257,30 +258,9 @@ func nearest(name string, names []string) string {
 		if name != "" && strings.HasPrefix(strings.ToLower(n), strings.ToLower(name)) {
 			return n
 		}
-		if d := distance(name, n); d < least && d < len(n) {
+		if d := spelling.Distance(name, n); d < least && d < len(n) {
 			best, least = n, d
 		}
 	}
 	return best
-}
-
-// distance is how many letters must be added, removed or replaced to make b of a.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
