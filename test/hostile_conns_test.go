@@ -2,14 +2,10 @@ package test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -214,61 +210,6 @@ func http2Garbage(e *enemies) {
 	if _, err := c.conn.Write([]byte{0}); err != nil && os.IsTimeout(err) {
 		c.t.Error("the node does not close a connection of garbage")
 	}
-}
-
-// TestFewFiles runs a node that may have 256 files open, and gives it more connections than it has
-// room for: those too many are told so, the neighbour goes on, and when they have gone there is room again.
-func TestFewFiles(t *testing.T) {
-	const connections = 220
-	few := filepath.Join(t.TempDir(), "few-files")
-	script := fmt.Sprintf("#!/bin/sh\nulimit -n 256\nexec %s \"$@\"\n", harness.Binary(t, harness.Plain))
-	if err := os.WriteFile(few, []byte(script), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	s := harness.NewServer(t, harness.Config{Binary: few})
-	n := newNeighbour(t, s.Address())
-	var refused atomic.Int64
-	n.besides(t, 1, func(e *enemies) {
-		var all sync.WaitGroup
-		for range connections {
-			c := e.dial()
-			if c == nil {
-				return
-			}
-			e.keep(c.conn)
-			c.send(helloFrame)
-			all.Go(func() {
-				f, err := c.read()
-				if err == nil && f.Op == wire.OpError {
-					var we wire.Error
-					if err := we.Decode(f.Body); err != nil || we.Code != wire.CodeOverloaded || !we.Retriable() {
-						t.Errorf("%v, %v", &we, err)
-					}
-				}
-				if err != nil || f.Op == wire.OpError {
-					refused.Add(1)
-				}
-			})
-		}
-		all.Wait()
-		<-e.stop
-	})
-	if refused.Load() < connections-256*7/10 {
-		t.Errorf("of %d connections %d were refused, with 256 files", connections, refused.Load())
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
-	defer cancel()
-	for {
-		r, err := harness.DialReader(s.Address())
-		if err == nil {
-			_ = r.Close()
-			break
-		}
-		if ctx.Err() != nil {
-			t.Fatalf("%s after they have gone: %v", harness.Patience, err)
-		}
-	}
-	n.check()
 }
 
 // TestManyCursors subscribes to all partitions until a connection may read no more of them.

@@ -51,7 +51,6 @@ type Server struct {
 // Config says how to run a node.
 type Config struct {
 	Variant Variant  // default Plain
-	Binary  string   // a program that runs it; default: that variant
 	Dir     string   // data directory; default: a fresh one that goes with the test
 	Address string   // default FreeAddress
 	Flags   []string // further flags of `tidewire server`
@@ -79,10 +78,7 @@ func NewServer(t testing.TB, cfg Config) *Server {
 	if cfg.Address == "" {
 		cfg.Address = FreeAddress(t)
 	}
-	if cfg.Binary == "" {
-		cfg.Binary = Binary(t, cfg.Variant)
-	}
-	s := &Server{t: t, binary: cfg.Binary, dir: cfg.Dir, address: cfg.Address, flags: cfg.Flags, under: cfg.Under}
+	s := &Server{t: t, binary: Binary(t, cfg.Variant), dir: cfg.Dir, address: cfg.Address, flags: cfg.Flags, under: cfg.Under}
 	t.Cleanup(s.close)
 	if !cfg.Manual {
 		s.Start()
