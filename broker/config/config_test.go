@@ -41,6 +41,9 @@ func TestTable(t *testing.T) {
 		if s.Doc == "" || s.Kind != Text && s.Kind != Bool && s.Kind != Ratio && s.Min >= s.Max {
 			t.Errorf("%s lacks its document or range", s.Key)
 		}
+		if p := s.set(new(Config), value{s.Example, "here"}); (s.Default == "") != (s.Example == "") || s.Example != "" && p != nil {
+			t.Errorf("%s: default %q, example %q, %v: give both, or neither", s.Key, s.Default, s.Example, p)
+		}
 		c := defaults()
 		if text := s.text(&c); text != "" && s.Default == "" { // a default that does not depend on the machine is accepted, and comes back the same
 			fresh := Config{}

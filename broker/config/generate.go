@@ -47,7 +47,7 @@ func Example() string {
 		value := s.DefaultText()
 		if s.Default != "" {
 			about = append(about, "default "+s.Default)
-			value = s.number(s.Min)
+			value = s.Example
 		}
 		if s.Kind == Text {
 			value = cmp.Or(value, `""`)

@@ -45,6 +45,8 @@ type Setting struct {
 	Doc string
 	// Default describes a default that depends on the machine; empty: what the zero Config comes to.
 	Default string
+	// Example is a value for the example file, where the default depends on the machine.
+	Example string
 	// Reloadable settings change with SIGHUP; others need a restart.
 	Reloadable bool
 	// Secret values are never shown.
@@ -69,7 +71,7 @@ var table = finish([]Setting{
 	{Key: "log.format", Kind: Text, OneOf: []string{"text", "json"}, field: func(c *Config) any { return &c.LogFormat },
 		Doc: "text or json"},
 
-	{Key: "limits.max-connections", Kind: Count, Min: 1, Max: 1 << 20, Default: "by the limits of files and memory", field: func(c *Config) any { return &c.MaxConnections },
+	{Key: "limits.max-connections", Kind: Count, Min: 1, Max: 1 << 20, Default: "by the limits of files and memory", Example: "10000", field: func(c *Config) any { return &c.MaxConnections },
 		Doc: "clients that may be connected; more are refused as OVERLOADED"},
 	{Key: "limits.max-requests", Kind: Count, Min: 1, Max: 1 << 20, field: func(c *Config) any { return &c.MaxRequests },
 		Doc: "requests one connection may have unanswered"},
@@ -82,15 +84,15 @@ var table = finish([]Setting{
 	{Key: "limits.credit-bytes", Kind: Bytes, Min: wire.MaxBatch, Max: 1 << 40, field: func(c *Config) any { return &c.Credit },
 		Doc: "bytes one connection's subscriptions may have outstanding; a connection keeps what it was told when it was made, if that is more"},
 
-	{Key: "memory.limit", Kind: Bytes, Min: 32 << 20, Max: 1 << 44, Default: "3/4 of what there is", field: func(c *Config) any { return &c.MemoryLimit },
+	{Key: "memory.limit", Kind: Bytes, Min: 32 << 20, Max: 1 << 44, Default: "3/4 of what there is", Example: "2GiB", field: func(c *Config) any { return &c.MemoryLimit },
 		Doc: "bytes of memory the process keeps to; there is what the cgroup, or else the machine, has; the other bounds of memory follow from it"},
-	{Key: "memory.publish-bytes", Kind: Bytes, Default: "1/12 of the limit", Min: 2 * wire.MaxBatch, Max: 1 << 44, field: func(c *Config) any { return &c.PublishMemory },
+	{Key: "memory.publish-bytes", Kind: Bytes, Default: "1/12 of the limit", Example: "128MiB", Min: 2 * wire.MaxBatch, Max: 1 << 44, field: func(c *Config) any { return &c.PublishMemory },
 		Doc: "bytes of batches queued or in flight on the node; at most 256MiB by default; beyond it publishes are refused as OVERLOADED"},
-	{Key: "memory.hot-bytes", Kind: Bytes, Default: "1/12 of the limit", Min: 1, Max: 1 << 44, field: func(c *Config) any { return &c.HotMemory },
+	{Key: "memory.hot-bytes", Kind: Bytes, Default: "1/12 of the limit", Example: "128MiB", Min: 1, Max: 1 << 44, field: func(c *Config) any { return &c.HotMemory },
 		Doc: "bytes of recent entries kept for readers; at most 256MiB by default"},
-	{Key: "memory.outbound-bytes", Kind: Bytes, Default: "1/12 of the limit", Min: wire.MaxBatch, Max: 1 << 44, field: func(c *Config) any { return &c.OutboundMemory },
+	{Key: "memory.outbound-bytes", Kind: Bytes, Default: "1/12 of the limit", Example: "128MiB", Min: wire.MaxBatch, Max: 1 << 44, field: func(c *Config) any { return &c.OutboundMemory },
 		Doc: "bytes that clients have not taken yet; at most 256MiB by default; beyond it nothing more is pushed or fetched until they have read"},
-	{Key: "memory.inbound-bytes", Kind: Bytes, Default: "1/24 of the limit", Min: wire.MaxBatch, Max: 1 << 44, field: func(c *Config) any { return &c.InboundMemory },
+	{Key: "memory.inbound-bytes", Kind: Bytes, Default: "1/24 of the limit", Example: "64MiB", Min: wire.MaxBatch, Max: 1 << 44, field: func(c *Config) any { return &c.InboundMemory },
 		Doc: "bytes of frames that have not arrived whole; at most 256MiB by default; beyond it a connection that waits with a large one is closed"},
 
 	{Key: "timeouts.handshake", Kind: Duration, Min: ms, Max: day, field: func(c *Config) any { return &c.HandshakeTimeout },
@@ -115,7 +117,7 @@ var table = finish([]Setting{
 		Doc: "size of the largest segment file"},
 	{Key: "storage.pool-bytes", Kind: Bytes, Min: 1, Max: 1 << 44, field: func(c *Config) any { return &c.PoolBytes },
 		Doc: "bytes of recycled and spare segment files"},
-	{Key: "storage.min-free", Kind: Bytes, Min: 1, Max: 1 << 50, None: true, Default: "5 %, at most 1GiB", field: func(c *Config) any { return &c.MinFree },
+	{Key: "storage.min-free", Kind: Bytes, Min: 1, Max: 1 << 50, None: true, Default: "5 %, at most 1GiB", Example: "1GiB", field: func(c *Config) any { return &c.MinFree },
 		Doc: "bytes of the file system that stay free; before they are touched, publishes and new streams are refused"},
 
 	{Key: "telemetry.streams", Kind: Count, Min: 1, Max: 100_000, None: true, field: func(c *Config) any { return &c.MetricStreams },
