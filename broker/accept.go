@@ -213,11 +213,19 @@ func (n *Node) listen() (err error) {
 // tryAddress reports whether the address can be had, before anything else is done: a node that cannot listen is
 // to leave its data alone, and one that recovers is to refuse connections, not to let them wait.
 func (n *Node) tryAddress() error {
-	l, err := listenTCP(n.config().Address)
-	if err != nil {
-		return err
+	for _, address := range []string{n.config().Address, n.config().AdminAddress} {
+		if address == "" {
+			continue
+		}
+		l, err := listenTCP(address)
+		if err != nil {
+			return err
+		}
+		if err := l.Close(); err != nil {
+			return err
+		}
 	}
-	return l.Close()
+	return nil
 }
 
 // unlisten ends what listen began. No connection is on its way to a loop any more when loops end.

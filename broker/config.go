@@ -24,6 +24,9 @@ type Config struct {
 	Address string
 	// Insecure allows an address others can reach, though there is no TLS and no access control.
 	Insecure bool
+	// AdminAddress is an address of its own, host:port, for HTTP (metrics, health) and the gRPC admin API, which
+	// then are not served at Address. The same rule about loopback holds. Default: none.
+	AdminAddress string
 	// DataDir is the directory of this node's data; it must be empty or a node's. Required.
 	DataDir string
 	// Dev creates a stream when somebody publishes to a subject that none captures.
@@ -195,12 +198,16 @@ func (c Config) withDefaults() Config {
 func (c *Config) validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	host, _, err := net.SplitHostPort(c.Address)
-	if err != nil {
-		bad("address %q: %w; give host:port, such as 127.0.0.1:%d", c.Address, err, DefaultPort)
-	} else if !c.Insecure && !loopback(host) {
-		bad("address %q can be reached by others, and this node has no TLS and no access control: "+
-			"bind 127.0.0.1, or allow it with insecure", c.Address)
+	for _, address := range []string{c.Address, c.AdminAddress} {
+		host, _, err := net.SplitHostPort(address)
+		switch {
+		case address == "":
+		case err != nil:
+			bad("address %q: %w; give host:port, such as 127.0.0.1:%d", address, err, DefaultPort)
+		case !c.Insecure && !loopback(host):
+			bad("address %q can be reached by others, and this node has no TLS and no access control: "+
+				"bind 127.0.0.1, or allow it with insecure", address)
+		}
 	}
 	if c.DataDir == "" {
 		bad("data directory is empty: name one")

@@ -60,7 +60,8 @@ type Node struct {
 	catalogOpen   chan struct{} // closed when there is a catalog
 	partitions    partitions
 
-	http1, http2 *handoff // from the client port
+	http1, http2 *handoff   // from the client port, or the admin port
+	adminPort    *adminPort // nil: HTTP and gRPC come to the client port
 	web          *web.Server
 	admin        *admin.Server
 	serving      sync.WaitGroup // web and admin
@@ -131,10 +132,16 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n.readers = newReaders(readerCount)
 	n.http1, n.http2 = newHandoff(n.Addr), newHandoff(n.Addr)
+	if err := n.listenAdmin(); err != nil {
+		return nil, err
+	}
 	if err := n.listen(); err != nil {
 		return nil, err
 	}
 	n.serveHTTP()
+	if n.adminPort != nil {
+		n.adminPort.done.Go(n.adminPort.run)
+	}
 	n.keeping.Go(n.keep)
 	n.keeping.Go(n.watchDisk)
 	n.log.Info("ready", zap.Stringer("address", n.addr), zap.String("data", n.data.dir), zap.String("cluster", n.identity.ClusterHex),
@@ -204,6 +211,9 @@ func (n *Node) serveHTTP() {
 
 // stopHTTP ends them, within ctx.
 func (n *Node) stopHTTP(ctx context.Context) (err error) {
+	if n.adminPort != nil {
+		n.adminPort.close()
+	}
 	if n.web != nil {
 		n.admin.Stop(ctx)
 		err = n.web.Stop(ctx)

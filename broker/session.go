@@ -201,10 +201,15 @@ func (s *session) sniff(b []byte) (int, error) {
 		s.wire = true
 		s.loop.count.Wire.Add(1)
 		return len(wire.Magic), nil
-	case protoHTTP1:
-		s.handOver(s.node.http1, b)
-	case protoHTTP2:
-		s.handOver(s.node.http2, b)
+	case protoHTTP1, protoHTTP2:
+		switch p := sniff(b); {
+		case s.node.adminPort != nil:
+			s.elsewhere(p)
+		case p == protoHTTP1:
+			s.handOver(s.node.http1, b)
+		default:
+			s.handOver(s.node.http2, b)
+		}
 	default:
 		s.log.Info("neither a Tidewire client nor HTTP", zap.String("first", printable(b)), zap.Int("bytes", len(b)))
 		s.loop.count.Foreign.Add(1)

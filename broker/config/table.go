@@ -59,6 +59,8 @@ type Setting struct {
 var table = finish([]Setting{
 	{Key: "listen", Kind: Text, field: func(c *Config) any { return &c.Address },
 		Doc: "`ADDRESS` to listen on; port 0 takes a free one"},
+	{Key: "admin.listen", Kind: Text, field: func(c *Config) any { return &c.AdminAddress },
+		Doc: "`ADDRESS` for HTTP and the admin API alone; without one they are served where clients connect"},
 	{Key: "data", Kind: Text, field: func(c *Config) any { return &c.DataDir },
 		Doc: "`DIR` of the node's data; made if it is not there"},
 	{Key: "insecure", Kind: Bool, field: func(c *Config) any { return &c.Insecure },
