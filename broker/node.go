@@ -131,7 +131,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.readers = newReaders(readerCount)
-	n.http1, n.http2 = newHandoff(n.Addr), newHandoff(n.Addr)
+	n.http1, n.http2 = newHandoff(n.AdminAddr), newHandoff(n.AdminAddr)
 	if err := n.listenAdmin(); err != nil {
 		return nil, err
 	}
