@@ -80,12 +80,15 @@ func TestNotReady(t *testing.T) {
 	key := partKey{st.ID, 0}
 	was := n.partitions.all()
 	without := map[partKey]*partition{}
-	n.partitions.mu.Lock() // the keeper would start it again
+	unlock, err := n.partitions.lock(t.Context(), st.ID) // the keeper would start it again
+	if err != nil {
+		t.Fatal(err)
+	}
 	n.partitions.set.Store(&without)
 	awaitHTTP(t, n, "/readyz", 503, "[-] partitions: 1 of 1 take no publishes: orders/0")
 	expect(t, n, figures{"tidewire_partitions_not_serving": 1, "tidewire_ready": 0})
 	n.partitions.set.Store(&was)
-	n.partitions.mu.Unlock()
+	unlock()
 	if was[key] == nil {
 		t.Fatal("the partition was not there")
 	}

@@ -109,7 +109,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n.cfg.Store(&cfg)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	n.partitions.set.Store(&map[partKey]*partition{})
+	n.partitions.init()
 	n.metrics = n.newMetrics(runtime.NumCPU())
 	for i := range runtime.NumCPU() {
 		n.loops = append(n.loops, &loop{node: n, index: i, sessions: make(map[*session]struct{}), count: n.metrics.Loop(i)})
@@ -184,14 +184,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	close(n.catalogOpen)
-	living := n.catalog.State().Living()
-	n.partitions.mu.Lock()
-	err = n.startLocked(ctx, living...)
-	n.partitions.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return nil
+	return n.startAll(ctx)
 }
 
 // serveHTTP starts the servers behind what the client port hands over.
@@ -382,7 +375,7 @@ func (n *Node) close() error {
 	if n.readers != nil {
 		n.readers.stop()
 	}
-	n.partitions.mu.Lock()
+	n.partitions.working.Lock() // who comes later finds n.ctx ended
 	var closing sync.WaitGroup
 	var mu sync.Mutex
 	for _, p := range n.partitions.all() {
@@ -394,7 +387,7 @@ func (n *Node) close() error {
 		})
 	}
 	closing.Wait()
-	n.partitions.mu.Unlock()
+	n.partitions.working.Unlock()
 	n.stopTracing()
 	if n.catalog != nil {
 		n.catalog.Stop()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -87,10 +88,73 @@ func (w *watch) feed() {
 	w.spare = cursors[:0]
 }
 
-// partitions is what this node serves. Readers take a snapshot; changes are made by one at a time.
+// partitions is what this node serves. Readers take a snapshot. A stream is started or stopped by one at a time, which
+// has its lock; what takes long, opening and closing, is done under that alone, so that no stream waits for another's.
 type partitions struct {
-	mu  sync.Mutex // guards changing
+	mu  sync.Mutex // guards replacing set, and locks; held for nothing that takes long
 	set atomic.Pointer[map[partKey]*partition]
+
+	locks   map[uint64]*streamLock // by stream, while somebody has or wants it
+	working sync.RWMutex           // held shared by who starts or stops streams; whole by close, which waits for them
+	slots   chan struct{}          // one taken for each partition that is being started, stopped or removed
+}
+
+// streamLock is held by who starts or stops a stream.
+type streamLock struct {
+	held  chan struct{} // full while it is held
+	users int           // those who have it or wait; guarded by partitions.mu
+}
+
+func (ps *partitions) init() {
+	ps.set.Store(&map[partKey]*partition{})
+	ps.locks = make(map[uint64]*streamLock)
+	ps.slots = make(chan struct{}, startParallel)
+}
+
+// lock waits until nobody else starts or stops the stream, or until ctx ends.
+func (ps *partitions) lock(ctx context.Context, stream uint64) (unlock func(), err error) {
+	ps.mu.Lock()
+	l := ps.locks[stream]
+	if l == nil {
+		l = &streamLock{held: make(chan struct{}, 1)}
+		ps.locks[stream] = l
+	}
+	l.users++
+	ps.mu.Unlock()
+	leave := func() {
+		ps.mu.Lock()
+		defer ps.mu.Unlock()
+		if l.users--; l.users == 0 {
+			delete(ps.locks, stream)
+		}
+	}
+	select {
+	case l.held <- struct{}{}:
+		return func() { <-l.held; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, ctx.Err()
+	}
+}
+
+// change replaces the set by what edit makes of a copy of it.
+func (ps *partitions) change(edit func(map[partKey]*partition)) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	next := maps.Clone(ps.all())
+	edit(next)
+	ps.set.Store(&next)
+}
+
+// slot does work, which starts or stops one partition, when fewer than startParallel others do.
+func (ps *partitions) slot(ctx context.Context, work func() error) error {
+	select {
+	case ps.slots <- struct{}{}:
+		defer func() { <-ps.slots }()
+		return work()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 type partKey struct {
@@ -178,56 +242,89 @@ func (n *Node) streamFor(ctx context.Context, subject, name string) (*cluster.St
 	return nil, fmt.Errorf("%w; it does not capture %q", err, subject)
 }
 
-// startParallel is how many partitions start at a time: each waits for a few fsyncs.
-const startParallel = 16
+const (
+	// startParallel is how many partitions of the node are started, stopped or removed at a time: each waits for a few
+	// fsyncs.
+	startParallel = 16
+	// streamParallel is how many of them one stream's may be: a large one leaves room for others, which wait behind
+	// a few of its partitions and not behind all.
+	streamParallel = startParallel / 2
+)
 
 // startStream opens the stream's partitions that are not open, and returns when all take publishes.
 func (n *Node) startStream(ctx context.Context, st *cluster.Stream) error {
-	n.partitions.mu.Lock()
-	defer n.partitions.mu.Unlock()
+	n.partitions.working.RLock()
+	defer n.partitions.working.RUnlock()
+	unlock, err := n.partitions.lock(ctx, st.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if n.ctx.Err() != nil {
+		return errDraining // close has closed what there was
+	}
 	// It may have been deleted meanwhile. stopStream comes after the catalog has said so, and
-	// waits for mu: so either it is seen here, or what is started here is stopped there.
+	// waits for the lock: so either it is seen here, or what is started here is stopped there.
 	if now := n.catalog.State().Streams[st.ID]; now == nil || now.Deleted != 0 {
 		return cluster.UnknownStream(st.Name, "was deleted meanwhile")
 	}
-	return n.startLocked(ctx, st)
+	return n.startPartitions(ctx, streamParallel, st)
 }
 
-func (n *Node) startLocked(ctx context.Context, streams ...*cluster.Stream) error {
+// startAll opens the partitions of every stream that lives, before there are clients.
+func (n *Node) startAll(ctx context.Context) error {
+	n.partitions.working.RLock()
+	defer n.partitions.working.RUnlock()
+	living := n.catalog.State().Living()
+	for _, st := range living { // beside stopStream, which holds one at a time
+		unlock, err := n.partitions.lock(ctx, st.ID)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
+	return n.startPartitions(ctx, startParallel, living...)
+}
+
+// startPartitions opens what is not open of streams, so many at a time. The caller has their locks.
+func (n *Node) startPartitions(ctx context.Context, parallel int, streams ...*cluster.Stream) error {
 	var mu sync.Mutex
-	next := maps.Clone(n.partitions.all())
-	var started []*partition
+	started := make(map[partKey]*partition)
+	all := n.partitions.all()
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(startParallel)
+	g.SetLimit(parallel)
 	for _, st := range streams {
 		for i, meta := range st.Partitions {
 			key := partKey{st.ID, uint32(i)}
-			if n.partitions.all()[key] != nil { // not next: others are writing to it already
+			if all[key] != nil {
 				continue
 			}
 			g.Go(func() error {
-				p, err := n.startPartition(gctx, st, key.number, meta.Group)
-				if err != nil {
-					return fmt.Errorf("stream %q partition %d: %w", st.Name, key.number, err)
-				}
-				mu.Lock()
-				next[key] = p
-				started = append(started, p)
-				mu.Unlock()
-				return nil
+				return n.partitions.slot(gctx, func() error {
+					p, err := n.startPartition(gctx, st, key.number, meta.Group)
+					if err != nil {
+						return fmt.Errorf("stream %q partition %d: %w", st.Name, key.number, err)
+					}
+					mu.Lock()
+					started[key] = p
+					mu.Unlock()
+					return nil
+				})
 			})
 		}
 	}
 	err := g.Wait()
-	n.partitions.set.Store(&next) // also after an error: those that started are kept
-	if n.catalog != nil {
-		for _, p := range started { // an update that did not find them yet
-			if now := n.catalog.State().Streams[p.stream().ID]; now != nil {
-				p.update(now)
-			}
+	if len(started) == 0 {
+		return err
+	}
+	n.partitions.change(func(next map[partKey]*partition) { maps.Copy(next, started) }) // also after an error: those that started are kept
+	parts := slices.Collect(maps.Values(started))
+	for _, p := range parts { // an update that did not find them yet
+		if now := n.catalog.State().Streams[p.stream().ID]; now != nil {
+			p.update(now)
 		}
 	}
-	n.eachLoop(func(l *loop) { l.follow(started) })
+	n.eachLoop(func(l *loop) { l.follow(parts) })
 	return err
 }
 
@@ -288,38 +385,57 @@ func (n *Node) stopStream(st *cluster.Stream, remove bool) {
 	case <-n.ctx.Done():
 		return
 	}
-	n.partitions.mu.Lock()
-	defer n.partitions.mu.Unlock()
+	n.partitions.working.RLock()
+	defer n.partitions.working.RUnlock()
+	unlock, err := n.partitions.lock(n.ctx, st.ID)
+	if err != nil || n.ctx.Err() != nil {
+		return // a node that is closing stops everything anyway
+	}
+	defer unlock()
 	now := n.catalog.State().Streams[st.ID]
 	lives := now != nil && now.Deleted == 0 // undeleted meanwhile: what runs may be what that started
-	next := maps.Clone(n.partitions.all())
 	var stopped []*partition
-	for i := range st.Partitions {
-		key := partKey{st.ID, uint32(i)}
-		if p := next[key]; p != nil && (!lives || p.gone.Load()) {
-			delete(next, key)
-			p.meta.Store(st)
-			p.gone.Store(true)
-			stopped = append(stopped, p)
+	n.partitions.change(func(next map[partKey]*partition) {
+		for i := range st.Partitions {
+			key := partKey{st.ID, uint32(i)}
+			if p := next[key]; p != nil && (!lives || p.gone.Load()) {
+				delete(next, key)
+				p.meta.Store(st)
+				p.gone.Store(true)
+				stopped = append(stopped, p)
+			}
 		}
-	}
-	n.partitions.set.Store(&next)
+	})
 	n.eachLoop(func(l *loop) { l.forget(stopped) })
-	for _, p := range stopped {
+	n.parallel(len(stopped), func(i int) {
+		p := stopped[i]
 		n.metrics.Release(p.count)
 		if err := p.close(); err != nil {
 			n.log.Error("closing a partition of a deleted stream", zap.String("stream", st.Name), zap.Uint32("partition", p.number), zap.Error(err))
 		}
-	}
+	})
 	if !remove {
 		return
 	}
-	for i, meta := range st.Partitions {
-		if err := n.removeLog(partitionDir(meta.Group), meta.Group); err != nil {
+	n.parallel(len(st.Partitions), func(i int) {
+		group := st.Partitions[i].Group
+		if err := n.removeLog(partitionDir(group), group); err != nil {
 			n.log.Error("removing the data of a purged stream; remove them by hand",
-				zap.String("stream", st.Name), zap.Int("partition", i), zap.Uint64("group", meta.Group), zap.Error(err))
+				zap.String("stream", st.Name), zap.Int("partition", i), zap.Uint64("group", group), zap.Error(err))
 		}
+	})
+}
+
+// parallel calls work with 0 to count-1, streamParallel at a time and within the node's slots, and waits for all.
+func (n *Node) parallel(count int, work func(i int)) {
+	var g errgroup.Group
+	g.SetLimit(streamParallel)
+	for i := range count {
+		g.Go(func() error { // not under a context: what was taken out of the set has to be closed
+			return n.partitions.slot(context.Background(), func() error { work(i); return nil })
+		})
 	}
+	_ = g.Wait()
 }
 
 // describe is what the node tells clients of a stream.

@@ -1,0 +1,162 @@
+package broker
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/tidewire/tidewire/proto/wire"
+)
+
+// gate is a log that does not take what is said of one stream while it is shut: whoever says it waits.
+type gate struct {
+	zapcore.LevelEnabler
+	stream string
+	marked bool // with the stream's name
+	*barrier
+}
+
+type barrier struct {
+	mu      sync.Mutex
+	open    chan struct{} // closed while it is open
+	waiting chan struct{} // one for each that came to it while it was shut
+}
+
+func newGate(stream string) gate {
+	open := make(chan struct{})
+	close(open)
+	return gate{zapcore.DebugLevel, stream, false, &barrier{open: open, waiting: make(chan struct{}, 1024)}}
+}
+
+// shut shuts the gate; the function it returns opens it, once.
+func (b *barrier) shut() (open func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ch := make(chan struct{})
+	b.open = ch
+	return sync.OnceFunc(func() { close(ch) })
+}
+
+func (b *barrier) pass() {
+	b.mu.Lock()
+	open := b.open
+	b.mu.Unlock()
+	select {
+	case <-open:
+	default:
+		b.waiting <- struct{}{}
+		<-open
+	}
+}
+
+// With implements zapcore.Core.
+func (g gate) With(fields []zapcore.Field) zapcore.Core {
+	for _, f := range fields {
+		if f.Key == "stream" && f.String == g.stream {
+			g.marked = true
+			g.pass()
+		}
+	}
+	return g
+}
+
+// Check implements zapcore.Core.
+func (g gate) Check(e zapcore.Entry, c *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	return c.AddCore(e, g)
+}
+
+// Write implements zapcore.Core.
+func (g gate) Write(zapcore.Entry, []zapcore.Field) error {
+	if g.marked {
+		g.pass()
+	}
+	return nil
+}
+
+// Sync implements zapcore.Core.
+func (g gate) Sync() error { return nil }
+
+// While a stream of many partitions starts, and while it is stopped and purged, other streams are created and
+// published to: the large one cannot go on until that is done.
+func TestLargeStreamKeepsNobodyWaiting(t *testing.T) {
+	const partitions = 4 * startParallel
+	g := newGate("many")
+	n := startNode(t, t.TempDir(), func(c *Config) { c.Logger = zap.New(g) })
+	held := func() { // as many of its partitions as may be under way
+		for range streamParallel {
+			select {
+			case <-g.waiting:
+			case <-time.After(patience):
+				t.Fatal("the large stream does not come to the gate")
+			}
+		}
+	}
+	neighbour := func(subject string) {
+		t.Helper()
+		p := connect(t, n)
+		st := p.streamOf(subject)
+		group := n.catalog.State().Stream(subject).Partitions[0].Group
+		corr, _ := p.open(st, wire.Open{})
+		p.send(wire.AppendPublish(nil, corr, batch(t, 0, values(subject, 3, "v%d")...)))
+		p.acks(corr, 0, 3)
+		p.send((&wire.DeleteStream{Name: subject, Purge: true}).AppendTo(nil, p.next()))
+		p.recv(wire.OpOK)
+		for until := time.Now().Add(patience); n.data.exists(partitionDir(group)); time.Sleep(time.Millisecond) {
+			if time.Now().After(until) {
+				t.Fatal("the neighbour's purged stream is still there")
+			}
+		}
+	}
+
+	open := g.shut()
+	defer open()
+	p := connect(t, n)
+	p.send((&wire.CreateStream{Name: "many", Partitions: partitions}).AppendTo(nil, p.next()))
+	held()
+	neighbour("first")
+	if many := n.catalog.State().Stream("many"); many == nil || n.serves(many) {
+		t.Error("the large stream was not starting meanwhile")
+	}
+	open()
+	st := p.topology().Streams[0]
+	many := n.catalog.State().Stream("many")
+	if !n.serves(many) {
+		t.Error("the large stream does not serve though it was said to")
+	}
+
+	for len(g.waiting) > 0 {
+		<-g.waiting
+	}
+	open = g.shut()
+	defer open()
+	p.send((&wire.DeleteStream{Name: "many", Purge: true}).AppendTo(nil, p.next()))
+	p.recv(wire.OpOK)
+	held()
+	neighbour("second")
+	if !n.data.exists(partitionDir(many.Partitions[partitions-1].Group)) {
+		t.Error("the large stream was not stopping meanwhile")
+	}
+	open()
+	for until := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		left := 0
+		for _, part := range many.Partitions {
+			if n.data.exists(partitionDir(part.Group)) {
+				left++
+			}
+		}
+		if left == 0 {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatalf("%d of %d partitions of stream %d are not removed", left, partitions, st.ID)
+		}
+	}
+	n.partitions.mu.Lock()
+	defer n.partitions.mu.Unlock()
+	if locks := len(n.partitions.locks); locks > 1 { // the last one may be about to be let go
+		t.Errorf("%d locks of streams are left", locks)
+	}
+}
