@@ -137,3 +137,32 @@ func TestPanicIsContained(t *testing.T) {
 type discard struct{}
 
 func (discard) Write(b []byte) (int, error) { return len(b), nil }
+
+// A turn that ends just behind the last frame is gone on with and finds nothing: no frame has begun then.
+func TestNoFrameBeginsInNothing(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.FrameTimeout = time.Second })
+	p := connect(t, n)
+	alive(t, p)
+	type seen struct{ sessions, began int }
+	look := make(chan seen, len(n.loops))
+	n.everyLoop(func(l *loop) {
+		var here seen
+		for s := range l.sessions {
+			s.resume()
+			here.sessions++
+			if !s.progress.frameBegan.IsZero() {
+				here.began++
+			}
+		}
+		look <- here
+	})
+	close(look)
+	var all seen
+	for here := range look {
+		all.sessions, all.began = all.sessions+here.sessions, all.began+here.began
+	}
+	if all.sessions != 1 || all.began != 0 {
+		t.Errorf("%d sessions, %d frames have begun to arrive, want 1 and 0", all.sessions, all.began)
+	}
+	alive(t, p)
+}

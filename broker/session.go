@@ -91,8 +91,8 @@ func (s *session) traffic() {
 		return
 	}
 	s.heard = time.Now()
-	if s.conn.InboundBuffered() < s.need {
-		s.progress.arrived(true, false, s.heard)
+	if has := s.conn.InboundBuffered(); has < s.need {
+		s.progress.arrived(has > 0, false, s.heard) // resume may find nothing
 		s.countPartial()
 		return // spares gnet putting a large frame together at each of its pieces
 	}
