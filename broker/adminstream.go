@@ -17,6 +17,16 @@ func (p *partition) update(st *cluster.Stream) {
 	}
 }
 
+// announce has subscriptions that begin from now on reckon with the stream as it is about to be.
+func (p *partition) announce(st *cluster.Stream) {
+	for {
+		old := p.coming.Load()
+		if old != nil && old.Revision >= st.Revision || p.coming.CompareAndSwap(old, st) {
+			return
+		}
+	}
+}
+
 // streamUpdated takes over a stream that was changed: first those who read without a filter get one
 // if they may not see what it captures from now on, then publishers may use it, then subscriptions
 // that meet it for the first time follow.
@@ -29,6 +39,9 @@ func (n *Node) streamUpdated(st *cluster.Stream) {
 	}
 	if len(parts) == 0 {
 		return
+	}
+	for _, p := range parts {
+		p.announce(st) // before narrow: a subscription that begins behind that has its filter
 	}
 	n.everyLoop(func(l *loop) { l.narrow(parts, st) })
 	for _, p := range parts {
@@ -80,10 +93,14 @@ func (s *session) narrow(parts []*partition, st *cluster.Stream) {
 				continue
 			}
 			// A read under way may look at the cursor: another one goes on where it stands.
+			start := wire.Start{From: wire.FromOffset, Value: c.next}
+			if !c.located { // a reader is still looking for the time it is to begin at
+				start = c.start
+			}
 			delete(sub.cursors, key)
 			s.cursors--
 			c.end()
-			sub.attach(key, p, st, wire.Start{From: wire.FromOffset, Value: c.next})
+			sub.attach(key, p, st, start)
 		}
 	}
 }

@@ -25,7 +25,8 @@ type partition struct {
 	group   uint64
 	raft    *raft.Partition
 	meta    atomic.Pointer[cluster.Stream]
-	watches []*watch // one a loop, by the loop's index
+	coming  atomic.Pointer[cluster.Stream] // the newest meta is about to become; nil: it never changed
+	watches []*watch                       // one a loop, by the loop's index
 	gone    atomic.Bool
 	count   *telemetry.Stream
 }
@@ -321,7 +322,7 @@ func (n *Node) startPartitions(ctx context.Context, parallel int, streams ...*cl
 	parts := slices.Collect(maps.Values(started))
 	for _, p := range parts { // an update that did not find them yet
 		if now := n.catalog.State().Streams[p.stream().ID]; now != nil {
-			p.update(now)
+			n.streamUpdated(now) // loops never wait for a stream's lock
 		}
 	}
 	n.eachLoop(func(l *loop) { l.follow(parts) })

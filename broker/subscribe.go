@@ -86,11 +86,11 @@ func (s *session) roomForCursors(filter string, more int) error {
 
 // attach begins reading a partition.
 func (sub *subscription) attach(key partKey, p *partition, st *cluster.Stream, start wire.Start) {
-	if _, ok := sub.cursors[key]; ok {
-		return
+	if _, ok := sub.cursors[key]; ok || sub.session.conversations[sub.corr] != conversation(sub) {
+		return // or it ended at the partition before
 	}
 	c := &cursor{session: sub.session, part: p, sink: sub, corr: sub.corr, start: start}
-	if !covers(st, sub.pattern) {
+	if next := p.coming.Load(); !covers(st, sub.pattern) || next != nil && !covers(next, sub.pattern) {
 		c.filter = &filter{pattern: sub.pattern}
 	}
 	sub.cursors[key] = c
