@@ -110,6 +110,9 @@ func (n *Node) openSpace() (err error) {
 		return err
 	}
 	n.pool.SetSpace(&n.space)
+	if err := n.keepReserve(); err != nil { // what follows writes
+		n.log.Warn("the reserve for deletions", zap.Error(err))
+	}
 	return nil
 }
 
@@ -127,6 +130,9 @@ func (n *Node) watchDisk() {
 		err := n.sameDisk()
 		if err == nil {
 			err = n.lookAtDisk()
+		}
+		if err == nil {
+			err = n.keepReserve()
 		}
 		if errors.Is(err, ErrDataDirLost) || errors.Is(err, ErrReadOnly) {
 			n.fatal(err)

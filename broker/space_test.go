@@ -29,3 +29,23 @@ func TestMinFree(t *testing.T) {
 	p.recvError(wire.CodeOverloaded)
 	p.receive(p.subscribe(wire.Subscribe{Filter: "a", Start: wire.Start{From: wire.FromFirst}}), 3)
 }
+
+// Where others fill the disk, the node has a reserve to delete streams with; it is made anew when there is room.
+func TestReserve(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	size := func() int64 {
+		s, _ := n.data.fs.Size(reserveFile)
+		return s
+	}
+	until(t, "the reserve is made", func() bool { return size() > 0 })
+	cfg := *n.config()
+	cfg.MinFree = -1 // nothing is kept: no reserve is made anew
+	n.cfg.Store(&cfg)
+	if free := n.diskState().Free; free < size() {
+		t.Fatalf("%d bytes are free", free)
+	}
+	until(t, "nothing is kept free", func() bool { return n.diskState().Floor == 0 })
+	if size() == 0 {
+		t.Error("given up though the disk is not full")
+	}
+}
