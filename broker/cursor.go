@@ -121,7 +121,7 @@ func (c *cursor) feed() {
 	s := c.session
 	for turn := 0; c.state == cursorIdle && s.state != stateClosed && !s.closing; {
 		if turn > turnBytes {
-			s.loop.post(func() { c.contained((*cursor).feed) })
+			s.loop.yield(func() { c.contained((*cursor).feed) })
 			return
 		}
 		switch {

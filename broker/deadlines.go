@@ -19,7 +19,8 @@ import (
 //	            slower than slowestFrame
 //	consumer    bytes wait for the client, and within SlowConsumerTimeout it took neither all of them nor leastTaken.
 //	            One that gives no credit is not slow: nothing is written for it, so nothing waits
-//	unsent      more than twice Config.backlog waits: answers to what it goes on asking and does not read
+//	unsent      more than twice Config.backlog waits: answers to what it goes on asking and does not read; less
+//	            ends it when the node holds more than OutboundMemory for all, see Config.mostUnsent
 //	vanished    what was sent to it is unacknowledged by its kernel, and nothing was heard of that for vanishedAfter;
 //	            where nothing is unacknowledged, TCP keepalive finds out in the same time
 //

@@ -21,6 +21,8 @@ type loop struct {
 	parked   []*cursor    // wait for outbound memory
 	free     [][]byte     // output buffers, for reuse
 	freeSize int          // their bytes
+	yielded  []func()     // those that gave way to others, in order
+	resuming bool         // resume is on its way
 	filled   []*partition // have batches enqueued in this round
 	scratch  []byte       // a batch decompressed to be checked
 	sweeping bool         // a sweep is due
@@ -59,6 +61,34 @@ func (l *loop) post(f func()) {
 	l.mu.Lock()
 	l.mail.calls = append(l.mail.calls, f)
 	l.wakeLocked()
+}
+
+// yield has the loop call f when it has looked at its other connections. What is posted from the loop itself comes
+// before them: gnet runs all there is to execute, also what comes meanwhile, before it looks at sockets again. So
+// another goroutine posts it; and all that yield share a round of resumeTurn, however many they are.
+func (l *loop) yield(f func()) {
+	l.yielded = append(l.yielded, f)
+	if !l.resuming {
+		l.resuming = true
+		go l.post(l.resume)
+	}
+}
+
+// resumeTurn is for how long those that yielded go on, before the loop looks at its other connections again.
+const resumeTurn = time.Millisecond
+
+func (l *loop) resume() {
+	for began := time.Now(); len(l.yielded) > 0 && time.Since(began) < resumeTurn; {
+		f := l.yielded[0]
+		l.yielded[0] = nil
+		l.yielded = l.yielded[1:]
+		f() // may yield again
+	}
+	if l.resuming = len(l.yielded) > 0; l.resuming {
+		go l.post(l.resume)
+	} else {
+		l.yielded = nil
+	}
 }
 
 // wakeLocked releases mu, and wakes the loop unless it has been woken for this mail already.

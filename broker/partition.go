@@ -447,6 +447,7 @@ func (n *Node) describe(st *cluster.Stream) wire.StreamInfo {
 		info.Bits |= wire.StreamDeleted
 	}
 	all := n.partitions.all()
+	info.Partitions = make([]wire.PartitionInfo, 0, len(st.Partitions))
 	for i := range st.Partitions {
 		var pi wire.PartitionInfo
 		if p := all[partKey{st.ID, uint32(i)}]; p != nil {

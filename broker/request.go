@@ -253,6 +253,7 @@ func (s *session) deleteStream(corr uint32, d *wire.DeleteStream) error {
 func (s *session) topology(corr uint32, state *cluster.State, streams []*cluster.Stream) {
 	t := wire.Topology{MapVersion: state.MapVersion, Nodes: []wire.NodeInfo{s.node.info()}}
 	for _, st := range streams {
+		s.described += describeStream + len(st.Partitions)
 		t.Streams = append(t.Streams, s.node.describe(st))
 	}
 	s.out = t.AppendFrames(s.output(), corr)

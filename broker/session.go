@@ -52,6 +52,7 @@ type session struct {
 
 	need         int // bytes that must have arrived before decoding goes on
 	inflated     int // bytes decompressed in this turn
+	described    int // partitions described in this turn
 	out          []byte
 	touched      bool // stands in loop.touched
 	closing      bool // nothing more is served; close once out is written
@@ -98,17 +99,17 @@ func (s *session) traffic() {
 	}
 	buf, _ := s.conn.Peek(-1)
 	used := 0
-	s.inflated = 0
+	s.inflated, s.described = 0, 0
 	for s.state != stateClosed && !s.closing {
 		if len(s.out) > turnBytes {
 			if s.flush(); s.state == stateClosed {
 				return // it asks and does not read
 			}
-			s.loop.post(s.resume) // little bytes can ask for much: the others first here too
+			s.loop.yield(s.resume) // little bytes can ask for much: the others first here too
 			break
 		}
-		if s.inflated > inflateTurn {
-			s.loop.post(s.resume) // the others first; what has arrived is looked at again then
+		if s.inflated > inflateTurn || s.described > describeTurn {
+			s.loop.yield(s.resume) // the others first; what has arrived is looked at again then
 			break
 		}
 		n, err := s.step(buf[used:])
@@ -149,6 +150,13 @@ func (s *session) countPartial() {
 // inflateTurn is how many bytes of batches one connection may have decompressed before others of
 // its loop have their turn: about 2 ms.
 const inflateTurn = 4 << 20
+
+// describeTurn is how many partitions one connection may have described before others of its loop have their turn:
+// below 1 ms. A stream counts as describeStream partitions beside its own.
+const (
+	describeTurn   = 2048
+	describeStream = 8
+)
 
 // resume goes on with what traffic left.
 func (s *session) resume() {
@@ -344,7 +352,7 @@ func (s *session) flush() {
 			return
 		}
 		s.account()
-		if unsent := s.conn.OutboundBuffered(); int64(unsent) > 2*s.node.config().backlog() || unsent > largeUnsent && s.node.outbound.Load() > s.node.config().OutboundMemory*3/2 {
+		if int64(s.conn.OutboundBuffered()) > s.node.config().mostUnsent(s.node.outbound.Load()) {
 			s.drop(closedUnsent, "client does not read its answers, closed")
 			return
 		}
@@ -374,9 +382,23 @@ func (s *session) lastWords() {
 const lingering = 2 * time.Second
 
 // largeUnsent is how many unsent bytes end a connection when all clients together have left half more than
-// OutboundMemory. Twice Config.backlog ends it always: that is more than what is read for it ever makes, so that only
-// answers to what it keeps asking come there.
+// OutboundMemory.
 const largeUnsent = 256 << 10
+
+// mostUnsent is how many unsent bytes end a connection that makes more, when clients have left total in all. Twice
+// Config.backlog ends it always: that is more than what is read for it ever makes, so that only answers to what it keeps
+// asking come there. The fuller the node, the less: first those go that have much, and at twice OutboundMemory who
+// has more than its share of half of that, so that many with a little each cannot make the node hold more than 2.5 times
+// OutboundMemory.
+func (c *Config) mostUnsent(total int64) int64 {
+	switch {
+	case total > 2*c.OutboundMemory:
+		return min(max(c.OutboundMemory/2/int64(c.MaxConnections), 4<<10), largeUnsent)
+	case total > c.OutboundMemory*3/2:
+		return largeUnsent
+	}
+	return 2 * c.backlog()
+}
 
 // account brings the node's count of unsent bytes up to date with this session's.
 func (s *session) account() {
