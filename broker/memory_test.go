@@ -58,3 +58,21 @@ func TestMemorySharesFit(t *testing.T) {
 		}
 	}
 }
+
+// The fuller the node, the sooner a connection that leaves its answers ends; all that may be left, one share each, is
+// half a budget.
+func TestMostUnsent(t *testing.T) {
+	for _, limit := range []int64{96 << 20, 512 << 20, 8 << 30} {
+		c := Config{MemoryLimit: limit}.withDefaults()
+		budget := c.OutboundMemory
+		if got, want := c.mostUnsent(budget), 2*c.backlog(); got != want {
+			t.Errorf("%d bytes: within the budget %d, want %d", limit, got, want)
+		}
+		if got := c.mostUnsent(budget*3/2 + 1); got != largeUnsent {
+			t.Errorf("%d bytes: over the budget %d, want %d", limit, got, largeUnsent)
+		}
+		if share := c.mostUnsent(2*budget + 1); share > largeUnsent || share > 4<<10 && share*int64(c.MaxConnections) > budget/2 {
+			t.Errorf("%d bytes: far over the budget %d for each of %d connections, budget %d", limit, share, c.MaxConnections, budget)
+		}
+	}
+}
