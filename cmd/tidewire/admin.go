@@ -16,9 +16,16 @@ import (
 	adminv1 "github.com/tidewire/tidewire/proto/admin/v1"
 )
 
-// admin makes one request to the admin API, at the next address if one cannot be asked; so it must be safe to repeat.
-// It connects as other verbs do first: what is wrong with a connection is then said in the same words.
+// admin makes one request about streams.
 func (cn *connection) admin(ctx context.Context, what string, f func(context.Context, adminv1.StreamServiceClient) error) error {
+	return cn.adminCall(ctx, explain.StreamRequest, what, func(ctx context.Context, conn *grpc.ClientConn) error {
+		return f(ctx, adminv1.NewStreamServiceClient(conn))
+	})
+}
+
+// adminCall makes one request to the admin API, at the next address if one cannot be asked; so it must be safe to repeat.
+// It connects as other verbs do first: what is wrong with a connection is then said in the same words. id is of an error that tells none.
+func (cn *connection) adminCall(ctx context.Context, id explain.ID, what string, f func(context.Context, *grpc.ClientConn) error) error {
 	cl, err := cn.connect(ctx)
 	if err != nil {
 		return err
@@ -27,32 +34,38 @@ func (cn *connection) admin(ctx context.Context, what string, f func(context.Con
 	ctx, cancel := cn.request(ctx)
 	defer cancel()
 	for _, address := range hostPorts(cn.address()) {
-		if err = ask(ctx, address, f); status.Code(err) != codes.Unavailable {
+		if err = dialAdmin(ctx, address, f); status.Code(err) != codes.Unavailable {
 			break
 		}
 	}
 	if err == nil {
 		return nil
 	}
-	return adminProblem(what, err)
+	return adminProblem(id, what, err)
 }
 
 func ask(ctx context.Context, address string, f func(context.Context, adminv1.StreamServiceClient) error) error {
+	return dialAdmin(ctx, address, func(ctx context.Context, conn *grpc.ClientConn) error {
+		return f(ctx, adminv1.NewStreamServiceClient(conn))
+	})
+}
+
+func dialAdmin(ctx context.Context, address string, f func(context.Context, *grpc.ClientConn) error) error {
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	return f(ctx, adminv1.NewStreamServiceClient(conn))
+	return f(ctx, conn)
 }
 
 // adminProblem is an error of the admin API as all others are shown: its number stands in the details.
-func adminProblem(what string, err error) error {
+func adminProblem(id explain.ID, what string, err error) error {
 	if _, ok := errors.AsType[*problem](err); ok {
 		return err
 	}
 	st, _ := status.FromError(err)
-	p := &problem{id: explain.StreamRequest, what: what, err: errors.New(st.Message())}
+	p := &problem{id: id, what: what, err: errors.New(st.Message())}
 	switch st.Code() {
 	case codes.Unimplemented:
 		p.id = explain.NoAdminService

@@ -42,7 +42,7 @@ func TestAdminProblem(t *testing.T) {
 		{status.Error(codes.Unavailable, "closing"), explain.Disconnected, "closing"},
 		{errors.New("other"), explain.StreamRequest, "other"},
 	} {
-		p, ok := errors.AsType[*problem](adminProblem("not done", x.err))
+		p, ok := errors.AsType[*problem](adminProblem(explain.StreamRequest, "not done", x.err))
 		if said := p.said(); !ok || said.ID != x.id.String() || said.Why != x.why || said.What != "not done" || said.Do == "" {
 			t.Errorf("%v: %+v", x.err, said)
 		}

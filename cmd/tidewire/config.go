@@ -1,28 +1,26 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 
-	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
 	"github.com/tidewire/tidewire/broker/config"
 )
 
-const configLong = `Try out and show the configuration of a node. docs/reference/configuration.md has every
-setting.`
+const configLong = `Try out, show and reload the configuration of a node. docs/reference/configuration.md
+has every setting.`
 
 const configExample = `  tidewire config example > tidewire.yaml    # every setting, commented out
   tidewire config check tidewire.yaml
-  tidewire server --config tidewire.yaml --data ./data`
+  tidewire server --config tidewire.yaml --data ./data
+  tidewire config reload                     # by a node that runs`
 
 func (a *app) configCommand() *cobra.Command {
-	c := &cobra.Command{Use: "config", Short: "Try out and show a node's configuration", Long: configLong, Example: configExample}
-	c.AddCommand(a.configCheckCommand(), a.configShowCommand(), a.configExampleCommand(), a.configSchemaCommand())
+	c := &cobra.Command{Use: "config", Short: "Try out, show and reload a node's configuration", Long: configLong, Example: configExample}
+	c.AddCommand(a.configCheckCommand(), a.configShowCommand(), a.configReloadCommand(), a.configExampleCommand(), a.configSchemaCommand())
 	return c
 }
 
@@ -80,86 +78,6 @@ func (a *app) configCheckCommand() *cobra.Command {
 			return nil
 		},
 	}
-}
-
-const configShowLong = `Show the settings a node would have with this file, environment and flags. Secrets are
-not shown.`
-
-func (a *app) configShowCommand() *cobra.Command {
-	var file, format string
-	var origin bool
-	c := &cobra.Command{
-		Use: "show", Short: "Show what a node would be set to, and why", Long: configShowLong,
-		Example: "  tidewire config show --origin\n  tidewire config show --config tidewire.yaml --output yaml", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			o := a.configOptions(c, file)
-			o.Partial = true
-			loaded, err := config.Load(o)
-			if err != nil {
-				return wrongConfig(c, err)
-			}
-			return a.showSettings(c, loaded.Settings(), format, origin)
-		},
-	}
-	c.Flags().BoolVar(&origin, "origin", false, "say where each value comes from: file and line, variable, flag or default")
-	c.Flags().StringVar(&format, "output", "text", "text, json or yaml")
-	c.Flags().StringVar(&file, "config", "", "`FILE` of settings (default: TIDEWIRE_CONFIG, or none)")
-	config.AddFlags(c.Flags(), nil)
-	return c
-}
-
-// shownSetting is a setting in JSON and YAML.
-type shownSetting struct {
-	Key     string `json:"key" yaml:"key"`
-	Value   string `json:"value" yaml:"value"`
-	Origin  string `json:"origin,omitempty" yaml:"origin,omitempty"`
-	Default string `json:"default" yaml:"default"`
-	Change  string `json:"change" yaml:"change"` // reload or restart
-}
-
-func (a *app) showSettings(c *cobra.Command, views []config.View, format string, origin bool) error {
-	shown := make([]shownSetting, len(views))
-	for i, v := range views {
-		s := shownSetting{Key: v.Key, Value: v.Value, Default: v.DefaultText(), Change: "restart"}
-		if v.Secret {
-			s.Value = "(not shown)"
-		}
-		if v.Reloadable {
-			s.Change = "reload"
-		}
-		if origin {
-			s.Origin = v.Origin
-		}
-		shown[i] = s
-	}
-	switch format {
-	case "json":
-		enc := json.NewEncoder(a.out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(shown)
-	case "yaml":
-		b, err := yaml.Marshal(shown)
-		if err != nil {
-			return err
-		}
-		_, err = a.out.Write(b)
-		return err
-	case "text":
-		w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-		for _, s := range shown {
-			value := s.Value
-			if value == "" {
-				value = "-"
-			}
-			if origin {
-				fmt.Fprintf(w, "%s\t%s\t%s\n", s.Key, value, s.Origin)
-			} else {
-				fmt.Fprintf(w, "%s\t%s\n", s.Key, value)
-			}
-		}
-		return w.Flush()
-	}
-	return usage(c, fmt.Errorf("--output %q is not text, json or yaml", format))
 }
 
 func (a *app) configExampleCommand() *cobra.Command {

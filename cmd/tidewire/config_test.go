@@ -44,7 +44,7 @@ func TestConfigCommands(t *testing.T) {
 			t.Errorf("%s is %q, want %q", key, got[key], want)
 		}
 	}
-	c.fails(exitUsage, []string{"config", "show", "--output", "xml"}, "is not text, json or yaml")
+	c.fails(exitUsage, []string{"config", "show", "--output", "xml"}, "it is none of text, wide, json, yaml")
 	c.env["TIDEWIRE_LIMITS_MAX_CURSOR"] = "8"
 	c.fails(exitConfig, []string{"config", "check"}, "did you mean TIDEWIRE_LIMITS_MAX_CURSORS?")
 	delete(c.env, "TIDEWIRE_LIMITS_MAX_CURSOR")

@@ -33,7 +33,7 @@ type connection struct {
 
 func (a *app) connection(c *cobra.Command) *connection {
 	cn := &connection{app: a}
-	c.Flags().StringVar(&cn.server, "server", "", "`ADDRESS` of a node, or several with commas (default: see tidewire context --help)")
+	c.Flags().StringVar(&cn.server, "server", "", "`ADDRESS` of a node, or several with commas (see tidewire context --help)")
 	c.Flags().StringVar(&cn.context, "context", "", "`NAME` of the context whose node to use")
 	_ = c.RegisterFlagCompletionFunc("context", func(c *cobra.Command, _ []string, s string) ([]string, cobra.ShellCompDirective) { // fails for unknown flags alone
 		return a.contextNames(c, nil, s)

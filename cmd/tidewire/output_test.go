@@ -152,6 +152,9 @@ func TestCompletion(t *testing.T) {
 		"stream ls -o |":            "text\nwide\njson\nyaml\nhelp\n:4\n",
 		"sub x --output |":          "text\nwide\njson\nhelp\n:4\n",
 		"stream ls --color |":       "auto\nalways\nnever\n:4\n",
+		"server --log-level |":      "debug\ninfo\nwarn\nerror\n:4\n",
+		"dev --log-format |":        "text\njson\n:4\n",
+		"config show --log-level |": "debug\ninfo\nwarn\nerror\n:4\n",
 		"explain TW-102|":           "TW-1020\tunknown stream\n",
 		"stream show --server x:1|": ":",
 	} {

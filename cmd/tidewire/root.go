@@ -125,8 +125,8 @@ func (a *app) root() *cobra.Command {
 		}
 	}
 	add("node", a.devCommand(), a.serverCommand(), a.configCommand())
-	add("use", a.pubCommand(), a.subCommand(), a.streamCommand(), a.contextCommand())
-	add("look", a.benchCommand(), a.logCommand(), a.explainCommand())
+	add("use", a.pubCommand(), a.subCommand(), a.streamCommand(), a.contextCommand(), a.nodeCommand())
+	add("look", a.healthCommand(), a.benchCommand(), a.logCommand(), a.explainCommand())
 	root.AddCommand(a.versionCommand(), a.demoCommand(), a.manCommand(root))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()

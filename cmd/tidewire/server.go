@@ -82,7 +82,7 @@ func (a *app) serverCommand() *cobra.Command {
 
 func (v *server) flags(c *cobra.Command, except ...string) {
 	c.Flags().StringVar(&v.file, "config", "", "`FILE` of settings (default: TIDEWIRE_CONFIG, or none)")
-	config.AddFlags(c.Flags(), v.defaults, except...)
+	v.app.settingFlags(c, v.defaults, except...)
 }
 
 // load reads the configuration.

@@ -42,7 +42,7 @@ func (a *app) view(c *cobra.Command, value any, formats ...string) *view {
 	}
 	a.views[c] = v
 	a.format = formatText
-	choose(c, c.Flags(), &a.format, "output", "o", append(formats, formatSchema), "`FORMAT` of the result: "+strings.Join(formats, ", ")+"; help prints the schema of json")
+	choose(c, c.Flags(), &a.format, "output", "o", append(formats, formatSchema), "`FORMAT` of the result: "+strings.Join(formats, ", ")+"; help: its schema")
 	c.Flags().BoolFunc("json", "short for --output json", func(s string) error {
 		on, err := strconv.ParseBool(s)
 		if on {

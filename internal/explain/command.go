@@ -34,6 +34,8 @@ const (
 	Protected        ID = 6030
 	EditorFailed     ID = 6031
 	NotWritten       ID = 6033
+	NodeRequest      ID = 6034
+	NotReady         ID = 6035
 )
 
 var commandEntries = []Entry{
@@ -69,4 +71,6 @@ var commandEntries = []Entry{
 	{Protected, "protected", "The node belongs to a protected context: what removes data must be confirmed by the stream's name.", "Type the name when asked, or give --yes NAME."},
 	{EditorFailed, "editor failed", "The editor named by VISUAL or EDITOR did not end well, so nothing was changed.", "Give the changes as flags, or set EDITOR."},
 	{NotWritten, "file not written", "A file could not be written.", "Name another directory, or make room in it."},
+	{NodeRequest, "request about the node failed", "The node did not answer what was asked about itself, or did not do it, for the reason that was given.", "Mend that and try again: to ask twice does no harm."},
+	{NotReady, "the node is not ready", "The node answers, and one of its checks fails, which are named with the reason. It may not take publishes, or not of every stream.", "As the reason says; docs/guides/monitoring.md tells what each check means. --wait waits until it is ready."},
 }
