@@ -125,7 +125,7 @@ func TestAcceptFails(t *testing.T) {
 }
 
 // TestSmallCgroup has clients do what they can to have a node of 128 MiB killed for its memory: unfinished frames,
-// subscribers that do not read, batches that inflate, a flood of publishes. It goes on serving.
+// subscribers and askers that do not read, batches that inflate, a flood of publishes. It goes on serving.
 func TestSmallCgroup(t *testing.T) {
 	const memory = 128 << 20
 	group := harness.NewMemoryGroup(t, memory)
@@ -168,13 +168,31 @@ func TestSmallCgroup(t *testing.T) {
 		}
 	}
 	big := wire.AppendPublish(nil, 1, make([]byte, wire.MaxBatch))
-	attack(24, func(a *attacker) { // most of a frame, and silence
+	attack(100, func(a *attacker) { // most of a frame, and silence
 		a.send(big[:len(big)-100])
 		a.wait(2 * time.Second)
 	})
-	attack(12, func(a *attacker) { // reads nothing of what it has given credit for
+	attack(20, func(a *attacker) { // reads nothing of what it has given credit for
 		a.send((&wire.Subscribe{Filter: ">", Start: wire.Start{From: wire.FromFirst}, Credit: 32 << 20}).AppendTo(nil, 1))
 		a.wait(2 * time.Second)
+	})
+	attack(12, func(a *attacker) { // asks and asks, and reads nothing
+		var asks []byte
+		for i := range uint32(2000) {
+			asks = (&wire.Metadata{Select: wire.SelectAll}).AppendTo(asks, 1+i)
+		}
+		for range 200 {
+			a.send(asks)
+		}
+	})
+	attack(8, func(a *attacker) { // the same with the smallest question there is
+		var pings []byte
+		for i := range uint64(10_000) {
+			pings = wire.Ping{Data: i}.AppendTo(pings, wire.OpPing, 0)
+		}
+		for range 200 {
+			a.send(pings)
+		}
 	})
 	var bomb wire.Builder
 	bomb.Reset(nil, wire.MaxBatch)
