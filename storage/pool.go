@@ -171,8 +171,13 @@ func (p *Pool) SetSpace(s Space) {
 // Shrink deletes every file of the pool, in the background: the disk is short of space.
 func (p *Pool) Shrink() {
 	p.mu.Lock()
-	p.excess = append(append(p.excess, p.used...), p.spares...)
-	p.used, p.spares, p.wanted, p.bytes = nil, nil, nil, 0
+	for _, files := range [][]poolFile{p.used, p.spares} {
+		for _, f := range files {
+			p.bytes -= f.size
+		}
+		p.excess = append(p.excess, files...)
+	}
+	p.used, p.spares, p.wanted = nil, nil, nil // a spare that is being made stays counted
 	p.mu.Unlock()
 	p.signal()
 }
