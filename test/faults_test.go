@@ -182,6 +182,55 @@ func diskFull(t *testing.T, dir string) {
 	p.Finish(t)
 	j.MustCheck(t, s.Address())
 	noFailures(t, j)
+	deleteOnAFullDisk(t, s, dir, ballast)
+}
+
+// deleteOnAFullDisk has others take the last byte: streams can be deleted all the same, which gives space back.
+func deleteOnAFullDisk(t *testing.T, s *harness.Server, dir, ballast string) {
+	t.Helper()
+	ctx, c := harness.Context(t), harness.Connect(t, s.Address())
+	for _, name := range []string{"gone", "kept"} {
+		if _, err := c.CreateStream(ctx, client.StreamConfig{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Publish(ctx, client.Message{Subject: name, Value: []byte(name)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reserve := filepath.Join(dir, "data", "reserve")
+	poll(t, s, "the reserve is made", func() bool { _, err := os.Stat(reserve); return err == nil })
+	_ = os.Remove(ballast)
+	fill(t, ballast, free(t, dir)-512<<10) // the node takes some meanwhile
+	poll(t, s, "the reserve is given up", func() bool { _, err := os.Stat(reserve); return err != nil })
+	if err := c.DeleteStream(ctx, "gone", true); err != nil {
+		t.Fatalf("deleting a stream on a full disk: %v", err)
+	}
+	f, err := c.Fetch(ctx, "kept", 0, client.FromFirst())
+	if err != nil || len(f.Records) != 1 || string(f.Records[0].Value) != "kept" {
+		t.Fatalf("reading beside it: %v, %v", f, err)
+	}
+	select {
+	case <-s.Exited():
+		t.Fatalf("the node ended with %d", s.ExitCode())
+	default:
+	}
+}
+
+// poll looks until ok, as long as the node runs.
+func poll(t *testing.T, s *harness.Server, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(harness.Patience)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-s.Exited():
+			t.Fatalf("%s: the node ended with %d", what, s.ExitCode())
+		case <-late:
+			t.Fatalf("%s: not within %v", what, harness.Patience)
+		}
+	}
 }
 
 // fill makes a file of that many bytes.

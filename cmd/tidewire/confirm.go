@@ -33,6 +33,9 @@ func (cn *connection) confirm(c *cobra.Command, stream, question string, yes ans
 	}
 	name := all.protects(cn.address())
 	switch {
+	case name == "" && yes != "" && yes != anyStream && string(yes) != stream:
+		return &problem{id: explain.NotConfirmed, what: "stream " + stream + " was not touched", err: fmt.Errorf("--yes names %s", yes), code: exitUsage,
+			todo: "give --yes=" + stream + ", if that is the one"}
 	case name == "" && yes != "" || string(yes) == stream:
 		return nil
 	case name == "" && a.typed:
@@ -41,7 +44,7 @@ func (cn *connection) confirm(c *cobra.Command, stream, question string, yes ans
 		}
 		return &problem{id: explain.NotConfirmed, what: "stream " + stream + " was not touched: the answer was not yes"}
 	case name == "":
-		return usage(c, errors.New("there is no terminal to ask on: give --yes to delete without a question"))
+		return usage(c, errors.New("there is no terminal to ask on: give --yes to do it without a question"))
 	case yes == "" && a.typed && a.ask(fmt.Sprintf("%s\n%s is a node of the protected context %s. Type the stream's name: ", question, cn.address(), name)) == stream:
 		return nil
 	}

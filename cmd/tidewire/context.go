@@ -24,7 +24,7 @@ Which node a command talks to, the first that is given:
   ` + defaultServer + `
 
 A protected context is for what must not be hit by accident: whatever removes data there
-must be confirmed by typing the stream's name, or by --yes NAME. It protects its
+must be confirmed by typing the stream's name, or by --yes=NAME. It protects its
 addresses, also when they are given with --server.
 
 Contexts are kept in contexts.json in XDG_CONFIG_HOME/tidewire (~/.config/tidewire).

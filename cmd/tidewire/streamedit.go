@@ -33,6 +33,7 @@ func (a *app) streamEditCommand() *cobra.Command {
 	var maxBytes byteCount
 	var maxRecords uint64
 	var subjects []string
+	var yes answer
 	var v *view
 	var cn *connection
 	c := &cobra.Command{
@@ -41,7 +42,7 @@ func (a *app) streamEditCommand() *cobra.Command {
 		Long: `Change what a stream keeps and captures. What no flag names stays as it is; a limit of 0
 is none. If somebody else changes the stream meanwhile, nothing is changed.
 
-A limit that is lowered removes what is beyond it.`,
+A limit that is lowered removes what is beyond it, which nothing brings back, so there is a question first.`,
 		Example: "  tidewire stream edit orders --max-age 30d\n  tidewire stream edit orders --max-bytes 0 --add-subject 'returns.>'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -65,14 +66,25 @@ A limit that is lowered removes what is beyond it.`,
 			}
 			request := rand.Text()
 			var now *adminv1.Stream
-			err := cn.admin(c.Context(), "stream "+args[0]+" was not changed", func(ctx context.Context, s adminv1.StreamServiceClient) error {
-				if with.Etag == "" { // the first try: what was seen is what is changed
-					got, err := s.GetStream(ctx, &adminv1.GetStreamRequest{Name: args[0]})
-					if err != nil {
-						return err
-					}
-					with.Etag, with.Subjects = got.Stream.Etag, union(got.Stream.Subjects, subjects)
+			failed := "stream " + args[0] + " was not changed"
+			err := cn.admin(c.Context(), failed, func(ctx context.Context, s adminv1.StreamServiceClient) error {
+				got, err := s.GetStream(ctx, &adminv1.GetStreamRequest{Name: args[0]})
+				if err == nil {
+					now = got.Stream
 				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			with.Etag, with.Subjects = now.Etag, union(now.Subjects, subjects) // what was seen is what is changed
+			if lowers(mask, now.Retention, with.Retention) {
+				question := fmt.Sprintf("Keep less of stream %s? Records beyond the new limits are removed for good.", args[0])
+				if err := cn.confirm(c, args[0], question, yes); err != nil {
+					return err
+				}
+			}
+			err = cn.admin(c.Context(), failed, func(ctx context.Context, s adminv1.StreamServiceClient) error {
 				got, err := s.UpdateStream(ctx, &adminv1.UpdateStreamRequest{Stream: with, UpdateMask: mask, RequestId: request})
 				if err != nil {
 					return err
@@ -95,9 +107,32 @@ A limit that is lowered removes what is beyond it.`,
 	f.Var(&maxBytes, "max-bytes", "each partition keeps at least the newest `BYTES`; 0: all")
 	f.Uint64Var(&maxRecords, "max-records", 0, "each partition keeps at least the newest `N` records; 0: all")
 	f.StringArrayVar(&subjects, "add-subject", nil, "`FILTER` of subjects to capture too; repeatable")
+	yes.flag(c)
 	cn.completeStreams(c)
 	v = a.view(c, streamJSON{})
 	return c
+}
+
+// lowers reports whether one of the limits that change keeps less than it did.
+func lowers(mask *fieldmaskpb.FieldMask, old, next *adminv1.Retention) bool {
+	less := func(old, next uint64) bool { return next != 0 && (old == 0 || next < old) }
+	for _, path := range mask.Paths {
+		switch path {
+		case "retention.max_age":
+			if less(uint64(old.GetMaxAge().AsDuration()), uint64(next.GetMaxAge().AsDuration())) {
+				return true
+			}
+		case "retention.max_bytes":
+			if less(old.GetMaxBytes(), next.GetMaxBytes()) {
+				return true
+			}
+		case "retention.max_records":
+			if less(old.GetMaxRecords(), next.GetMaxRecords()) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func union(a, b []string) []string {

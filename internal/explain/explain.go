@@ -48,9 +48,9 @@ func Lookup(id ID) (Entry, bool) {
 	return catalogue[i], true
 }
 
-// Parse reads a number as people write it: TW-1020, tw1020 or 1020.
+// Parse reads a number as people write it: TW-1020, tw1020 or 1020, or as it stands in an error, with a colon.
 func Parse(s string) (ID, error) {
-	digits := strings.TrimLeft(strings.TrimPrefix(strings.ToUpper(strings.TrimSpace(s)), "TW"), "-")
+	digits := strings.TrimLeft(strings.TrimPrefix(strings.TrimRight(strings.ToUpper(strings.TrimSpace(s)), ":"), "TW"), "-")
 	n, err := strconv.ParseUint(digits, 10, 31)
 	if err != nil {
 		return 0, fmt.Errorf("%q is no number of an error: give one such as TW-1020", s)
