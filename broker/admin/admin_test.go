@@ -78,12 +78,12 @@ func serve(t *testing.T, node Node, metrics Metrics) (*grpc.ClientConn, *observe
 
 // A panic fails its call alone, is told in full to the log and plainly to the caller.
 func TestPanicIsContained(t *testing.T) {
-	node := &broken{info: func() Info { panic("the secret is 42") }}
+	node := &broken{info: func() Info { panic("the secret is melon") }}
 	metrics := telemetry.New(telemetry.Config{State: func() telemetry.State { return telemetry.State{} }})
 	conn, logs := serve(t, node, metrics)
 	client := adminv1.NewNodeServiceClient(conn)
 	_, err := client.GetNode(t.Context(), &adminv1.GetNodeRequest{})
-	if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "42") {
+	if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "melon") {
 		t.Fatal(err)
 	}
 	said := logs.FilterMessage("panic in an admin call").All()
