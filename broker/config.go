@@ -199,11 +199,13 @@ func (c *Config) validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	for _, address := range []string{c.Address, c.AdminAddress} {
-		host, _, err := net.SplitHostPort(address)
+		host, port, err := net.SplitHostPort(address)
 		switch {
 		case address == "":
 		case err != nil:
 			bad("address %q: %w; give host:port, such as 127.0.0.1:%d", address, err, DefaultPort)
+		case !validPort(port):
+			bad("%q is no address: port %s is not 0 to 65535", address, port)
 		case !c.Insecure && !loopback(host):
 			bad("address %q can be reached by others, and this node has no TLS and no access control: "+
 				"bind 127.0.0.1, or allow it with insecure", address)
@@ -236,6 +238,11 @@ func (c *Config) validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func validPort(port string) bool {
+	_, err := strconv.ParseUint(port, 10, 16)
+	return err == nil
 }
 
 func loopback(host string) bool {

@@ -93,19 +93,33 @@ func (e *notSent) Unwrap() error { return e.error }
 // request makes a call on the connection to the cluster, and again after a lost connection or a
 // retriable error, until ctx ends. With once it is not repeated if a node may have acted on it.
 func (c *Client) request(ctx context.Context, once bool, encode func(dst []byte, corr uint32) []byte) ([]wire.Frame, error) {
+	var refusal *Error // the last one that was to be tried again
 	for attempt := 0; ; attempt++ {
 		cn, err := c.main(ctx)
 		if err != nil {
-			return nil, err
+			return nil, refusal.because(ctx, err)
 		}
 		frames, err := cn.call(ctx, encode)
 		if err == nil {
 			return frames, nil
 		}
+		if e := (*Error)(nil); errors.As(err, &e) && e.Retriable {
+			refusal = e
+		}
 		if err = c.retry(ctx, attempt, once, err); err != nil {
-			return nil, err
+			return nil, refusal.because(ctx, err)
 		}
 	}
+}
+
+// because is err, or e if it is for e's sake that ctx ended before there was another answer.
+func (e *Error) because(ctx context.Context, err error) error {
+	if e == nil || ctx.Err() == nil {
+		return err
+	}
+	with := *e
+	with.Err = err
+	return &with
 }
 
 // retry waits before the next attempt, or returns the error that ends them.

@@ -37,6 +37,7 @@ type Client struct {
 	failures  failures
 	batches   batches
 	limit     atomic.Int64 // of the node for a batch, in bytes
+	refusal   atomic.Pointer[refusal]
 
 	mu        sync.Mutex
 	closing   bool          // Close was called: nothing new begins

@@ -114,10 +114,23 @@ func refused(err error) error {
 }
 
 // unknown says that ctx ended while a record was on its way.
-func unknown(ctx context.Context) error {
-	return &Error{
+func (c *Client) unknown(ctx context.Context) error {
+	e := &Error{
 		Code:    wire.CodeUnknownOutcome,
 		Message: "stopped waiting; the record may still be stored",
 		Err:     context.Cause(ctx),
 	}
+	if r := c.refusal.Load(); r != nil && time.Since(r.at) < refusalAge {
+		e.Message += ". The node refuses records at present: " + r.message
+	}
+	return e
 }
+
+// refusal is the last answer that a batch is to be sent again.
+type refusal struct {
+	message string
+	at      time.Time
+}
+
+// refusalAge is how long a refusal may explain why there is no answer.
+const refusalAge = 10 * time.Second

@@ -439,7 +439,9 @@ func (p *producer) refused(s *session, e *wire.Error) error {
 		p.expired = true
 	case wire.CodeNotLeader, wire.CodeStaleMap, wire.CodeShutdown:
 		p.reopen, p.hint = true, e.Leader
-	case wire.CodeInFlight, wire.CodeOverloaded:
+	case wire.CodeOverloaded:
+		p.c.refusal.Store(&refusal{e.Message, time.Now()})
+	case wire.CodeInFlight:
 	default:
 		if e.Retriable() || e.Code == wire.CodeBadChecksum && p.rounds < 3 {
 			break // damaged on the way: our bytes are good

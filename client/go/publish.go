@@ -28,7 +28,7 @@ func (c *Client) Publish(ctx context.Context, m Message) (Ack, error) {
 		waiters.Put(w)
 		return ack, err
 	case <-ctx.Done():
-		return Ack{}, unknown(ctx) // w is told later, and collected
+		return Ack{}, c.unknown(ctx) // w is told later, and collected
 	}
 }
 

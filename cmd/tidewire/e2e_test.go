@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tidewire/tidewire/broker"
 	client "github.com/tidewire/tidewire/client/go"
 )
 
@@ -493,4 +494,20 @@ func TestLogVerifyFindsMissing(t *testing.T) {
 		defer os.Chmod(dir, 0o700)
 		c.fails(exitNoInput, []string{"log", "verify", dir}, "permission denied")
 	}
+}
+
+// Who gives up while a node refuses is told why it did.
+func TestRefusalIsTold(t *testing.T) {
+	dir := t.TempDir()
+	n := startNode(t, dir, true)
+	newCLI(t, n).ok("pub", "orders", "one")
+	stopNode(t, n)
+	n, err := broker.Start(t.Context(), broker.Config{Address: "127.0.0.1:0", DataDir: dir, Dev: true, MinFree: 1 << 60})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stopNode(t, n) })
+	c := newCLI(t, n)
+	c.fails(exitError, []string{"stream", "create", "more", "--timeout", "1s"}, "TW-1010", "the disk is almost full")
+	c.fails(exitError, []string{"pub", "orders", "two", "--timeout", "1s"}, "TW-1047", "the disk is almost full")
 }
