@@ -290,12 +290,7 @@ func TestAdminPurge(t *testing.T) {
 	if _, err := a.PurgeStream(a.ctx, &adminv1.PurgeStreamRequest{Id: st.Id}); err != nil {
 		t.Fatal(err)
 	}
-	for until := time.Now().Add(patience); n.data.exists(partitionDir(group)); {
-		if time.Now().After(until) {
-			t.Fatal("the records of a purged stream are still there")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	until(t, "the records of a purged stream are gone", func() bool { return !n.data.exists(partitionDir(group)) })
 	_, err = a.UndeleteStream(a.ctx, &adminv1.UndeleteStreamRequest{Id: st.Id})
 	a.refused(err, codes.NotFound, "UNKNOWN_STREAM")
 }

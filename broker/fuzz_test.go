@@ -174,7 +174,7 @@ func (b *fuzzBench) run(t *testing.T, input []byte) {
 // quiet waits until the node holds nothing of any client any more, but for so many connections.
 func (b *fuzzBench) quiet(t *testing.T, connections int64) {
 	n := b.node
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Microsecond) {
+	for deadline := time.Now().Add(patience); ; n.everyLoop(func(*loop) {}) { // connections end on their loops
 		open, out, in, used := n.connections.Load(), n.outbound.Load(), n.inbound.Load(), n.budget.Used()
 		if open == connections && out == 0 && in == 0 && used == 0 {
 			return

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/tidewire/tidewire/cluster"
 	"github.com/tidewire/tidewire/proto/wire"
 )
 
@@ -104,11 +106,7 @@ func TestLargeStreamKeepsNobodyWaiting(t *testing.T) {
 		p.acks(corr, 0, 3)
 		p.send((&wire.DeleteStream{Name: subject, Purge: true}).AppendTo(nil, p.next()))
 		p.recv(wire.OpOK)
-		for until := time.Now().Add(patience); n.data.exists(partitionDir(group)); time.Sleep(time.Millisecond) {
-			if time.Now().After(until) {
-				t.Fatal("the neighbour's purged stream is still there")
-			}
-		}
+		until(t, "the neighbour's purged stream is gone", func() bool { return !n.data.exists(partitionDir(group)) })
 	}
 
 	open := g.shut()
@@ -121,7 +119,7 @@ func TestLargeStreamKeepsNobodyWaiting(t *testing.T) {
 		t.Error("the large stream was not starting meanwhile")
 	}
 	open()
-	st := p.topology().Streams[0]
+	p.topology()
 	many := n.catalog.State().Stream("many")
 	if !n.serves(many) {
 		t.Error("the large stream does not serve though it was said to")
@@ -140,20 +138,9 @@ func TestLargeStreamKeepsNobodyWaiting(t *testing.T) {
 		t.Error("the large stream was not stopping meanwhile")
 	}
 	open()
-	for until := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		left := 0
-		for _, part := range many.Partitions {
-			if n.data.exists(partitionDir(part.Group)) {
-				left++
-			}
-		}
-		if left == 0 {
-			break
-		}
-		if time.Now().After(until) {
-			t.Fatalf("%d of %d partitions of stream %d are not removed", left, partitions, st.ID)
-		}
-	}
+	until(t, "every partition of the large stream is removed", func() bool {
+		return !slices.ContainsFunc(many.Partitions, func(part cluster.Partition) bool { return n.data.exists(partitionDir(part.Group)) })
+	})
 	n.partitions.mu.Lock()
 	defer n.partitions.mu.Unlock()
 	if locks := len(n.partitions.locks); locks > 1 { // the last one may be about to be let go

@@ -94,9 +94,10 @@ type Config struct {
 
 // Server serves gRPC. New makes one, Serve runs it, Stop ends it.
 type Server struct {
-	adminv1.UnimplementedStreamServiceServer
-	adminv1.UnimplementedNodeServiceServer
-	adminv1.UnimplementedConfigServiceServer
+	// Without these a server does not compile that lacks a method; the generated stubs would answer for it.
+	adminv1.UnsafeStreamServiceServer
+	adminv1.UnsafeNodeServiceServer
+	adminv1.UnsafeConfigServiceServer
 
 	cfg      Config
 	grpc     *grpc.Server

@@ -103,13 +103,10 @@ func TestReloadBySignal(t *testing.T) {
 	}
 	said := func(words ...string) {
 		t.Helper()
-		deadline := time.Now().Add(20 * time.Second) // the log comes through a pipe of its own
+		late := time.After(20 * time.Second) // the log comes through a pipe of its own
 		for _, w := range words {
-			for !strings.Contains(p.err.String(), w) && time.Now().Before(deadline) {
-				time.Sleep(time.Millisecond)
-			}
-			if !strings.Contains(p.err.String(), w) {
-				t.Errorf("the log lacks %q:\n%s", w, p.err.String())
+			if !p.err.await(w, late) {
+				t.Fatalf("the log lacks %q:\n%s", w, p.err.String())
 			}
 		}
 	}

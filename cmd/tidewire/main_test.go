@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -113,14 +114,40 @@ func (c *cli) typing(s string) *cli {
 
 // buffer is a bytes.Buffer for several goroutines.
 type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu    sync.Mutex
+	b     bytes.Buffer
+	grown chan struct{} // closed by the next write; nil if nobody waits
 }
 
 func (b *buffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.grown != nil {
+		close(b.grown)
+		b.grown = nil
+	}
 	return b.b.Write(p)
+}
+
+// await waits until the buffer holds word, or late comes.
+func (b *buffer) await(word string, late <-chan time.Time) bool {
+	for {
+		b.mu.Lock()
+		if bytes.Contains(b.b.Bytes(), []byte(word)) {
+			b.mu.Unlock()
+			return true
+		}
+		if b.grown == nil {
+			b.grown = make(chan struct{})
+		}
+		grown := b.grown
+		b.mu.Unlock()
+		select {
+		case <-grown:
+		case <-late:
+			return false
+		}
+	}
 }
 
 func (b *buffer) String() string {
