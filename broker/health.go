@@ -92,7 +92,7 @@ func (n *Node) checkDisk() error {
 
 func (n *Node) checkWrites() error {
 	if err := n.Err(); err != nil {
-		return fmt.Errorf("a write failed, or the engine ended, and the process ends: %w", err)
+		return fmt.Errorf("a write failed and the process ends: %w", err)
 	}
 	if age := n.writeAge(); age > writeStall {
 		return fmt.Errorf("a write to disk has been running for %s: the disk hangs", age.Round(time.Second))

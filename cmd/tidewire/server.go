@@ -104,9 +104,6 @@ func (v *server) run(c *cobra.Command, ready func(*broker.Node)) error {
 	if err != nil {
 		return err
 	}
-	if err := checkAddress(v.listen); err != nil {
-		return usage(c, fmt.Errorf("--listen %q is no address: give host:port, such as %s", v.listen, defaultServer))
-	}
 	log, level, err := v.app.logger(cfg.LogLevel, cfg.LogFormat)
 	if err != nil {
 		return usage(c, err)
