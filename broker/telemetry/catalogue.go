@@ -86,7 +86,7 @@ var (
 	writtenBytes = define("tidewire_storage_written_bytes_total", counter, "bytes", "Bytes appended to logs and synced, the catalog's and frames included.")
 	writtenItems = define("tidewire_storage_written_entries_total", counter, "entries", "Raft entries appended to logs and synced, the catalog's included.")
 	writeAge     = define("tidewire_storage_write_age_seconds", gauge, "seconds", "How long the oldest write that is under way has been running; 0 if there is none. It grows while a disk hangs.")
-	writeFailed  = define("tidewire_write_failed", gauge, "0 or 1", "1 when the node can serve no more, because a write failed or its engine ended: the process is about to end.")
+	writeFailed  = define("tidewire_write_failed", gauge, "0 or 1", "1 when the node can serve no more, because a write failed or its disk was lost: the process is about to end.")
 	damaged      = define("tidewire_damaged_ranges_total", counter, "ranges", "Damaged ranges of records that were met, by recovery at start or by a reader; one range may be met often.", "by")
 
 	raftGroups    = define("tidewire_raft_groups", gauge, "groups", "Raft groups with a replica here, the catalog's included.")
