@@ -66,11 +66,12 @@ func sniff(b []byte) protocol {
 // handoff is a net.Listener whose connections come from the client port: what speaks HTTP there is
 // detached from its loop and served by a server of net/http or gRPC.
 type handoff struct {
-	addr  func() net.Addr
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-	open  atomic.Int64 // connections that were handed over and are not closed
+	addr   func() net.Addr
+	conns  chan net.Conn
+	done   chan struct{}
+	mu     sync.Mutex   // guards closed and sends to conns; held for nothing that takes long
+	closed bool         // nothing is offered any more
+	open   atomic.Int64 // connections that were handed over and are not closed
 }
 
 // handoffQueue is how many detached connections may wait to be accepted.
@@ -80,12 +81,13 @@ func newHandoff(addr func() net.Addr) *handoff {
 	return &handoff{addr: addr, conns: make(chan net.Conn, handoffQueue), done: make(chan struct{})}
 }
 
-// offer gives a connection to whoever accepts; false if nobody keeps up. It never blocks.
+// offer gives a connection to whoever accepts; false if nobody keeps up, or listens any more, and c stays the
+// caller's to close. What it takes is accepted or closed. It never blocks.
 func (h *handoff) offer(c net.Conn) bool {
-	select {
-	case <-h.done:
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
 		return false
-	default:
 	}
 	select {
 	case h.conns <- c:
@@ -107,8 +109,13 @@ func (h *handoff) Accept() (net.Conn, error) {
 
 // Close implements net.Listener.
 func (h *handoff) Close() error {
-	h.once.Do(func() { close(h.done) })
-	for {
+	h.mu.Lock()
+	if !h.closed {
+		h.closed = true
+		close(h.done)
+	}
+	h.mu.Unlock()
+	for { // nothing comes behind that
 		select {
 		case c := <-h.conns:
 			_ = c.Close()

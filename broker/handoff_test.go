@@ -3,9 +3,12 @@ package broker
 import (
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -90,5 +93,48 @@ func TestHTTPOnThePort(t *testing.T) {
 			t.Fatalf("%d connections counted, none is open", n.connections.Load())
 		}
 		runtime.Gosched()
+	}
+}
+
+type countedConn struct {
+	net.Conn
+	closed *atomic.Int64
+}
+
+func (c *countedConn) Close() error { c.closed.Add(1); return nil }
+
+// However offer, Accept and Close meet, each connection is closed once by whoever has it in the end.
+func TestHandoffClosesWhatItTook(t *testing.T) {
+	const offerers, each = 4, 8
+	for range 2000 {
+		h := newHandoff(nil)
+		var closed atomic.Int64
+		var wg sync.WaitGroup
+		begin := make(chan struct{})
+		for range offerers {
+			wg.Go(func() {
+				<-begin
+				for range each {
+					if c := (&countedConn{closed: &closed}); !h.offer(c) {
+						c.Close()
+					}
+				}
+			})
+		}
+		wg.Go(func() {
+			for {
+				c, err := h.Accept()
+				if err != nil {
+					return
+				}
+				c.Close()
+			}
+		})
+		wg.Go(func() { <-begin; h.Close() })
+		close(begin)
+		wg.Wait()
+		if got := closed.Load(); got != offerers*each {
+			t.Fatalf("%d of %d connections were closed", got, offerers*each)
+		}
 	}
 }
