@@ -24,8 +24,18 @@ type adminNode struct {
 
 func (a *adminNode) State() *cluster.State { return a.n.catalog.State() }
 
+// Replay implements admin.Node. The catalog remembers the change, not whether this node came to serve it: a change
+// whose stream did not start was answered with an error, and its repetition is to say OK only once it has.
 func (a *adminNode) Replay(id, digest string) (*cluster.Stream, bool, error) {
-	return a.n.catalog.Replay(id, digest)
+	st, found, err := a.n.catalog.Replay(id, digest)
+	if err != nil || !found || st.Deleted != 0 {
+		return st, found, err
+	}
+	if now := a.n.catalog.State().Streams[st.ID]; now != nil && now.Deleted == 0 {
+		a.n.streamUpdated(now)
+		err = a.n.revive(now)
+	} // else it was deleted after the change, which was made all the same
+	return st, true, err
 }
 
 // CreateStream implements admin.Node. With check it makes nothing.

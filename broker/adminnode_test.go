@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -334,6 +337,58 @@ func TestAdminValidateOnlyAndRequestIDs(t *testing.T) {
 	a = administer(t, startNode(t, dir))
 	if again, err := a.PurgeStream(a.ctx, purge); err != nil || !proto.Equal(gone, again) {
 		t.Errorf("after a restart: %v, %v; first %v", again, err, gone)
+	}
+}
+
+// A change whose stream did not start is not answered with OK when it is asked again, until the stream has started.
+func TestAdminReplayStartsTheStream(t *testing.T) {
+	dir := t.TempDir()
+	n := startNode(t, dir, func(c *Config) { c.KeepInterval = time.Hour }) // nobody else starts it
+	a := administer(t, n)
+	group := func(name string) string {
+		return filepath.Join(dir, partitionDir(n.catalog.State().Stream(name).Partitions[0].Group))
+	}
+	a.create(&adminv1.Stream{Name: "first"})
+	first := group("first")
+	create := &adminv1.CreateStreamRequest{Stream: &adminv1.Stream{Name: "second"}, RequestId: "1"}
+	undelete := &adminv1.UndeleteStreamRequest{Name: "first", RequestId: "2"}
+	last, err := strconv.Atoi(filepath.Base(first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	inTheWay := filepath.Join(filepath.Dir(first), strconv.Itoa(last+1))
+	if err := os.WriteFile(inTheWay, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		_, err := a.CreateStream(a.ctx, create)
+		a.refused(err, codes.Internal, "INTERNAL")
+	}
+	if got := group("second"); got != inTheWay {
+		t.Fatalf("the stream is in %s, the file in its way %s", got, inTheWay)
+	}
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.CreateStream(a.ctx, create); err != nil || !n.serves(n.catalog.State().Stream("second")) {
+		t.Errorf("create, asked again: %v, and the stream is not served", err)
+	}
+
+	a.delete("first")
+	until(t, "the deleted stream is closed", func() bool { return len(n.partitions.all()) == 1 })
+	if err := os.Rename(first, first+".away"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := a.UndeleteStream(a.ctx, undelete); err == nil {
+			t.Error("undelete says OK without the records")
+		}
+	}
+	if err := os.Rename(first+".away", first); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.UndeleteStream(a.ctx, undelete); err != nil || !n.serves(n.catalog.State().Stream("first")) {
+		t.Errorf("undelete, asked again: %v, and the stream is not served", err)
 	}
 }
 

@@ -37,6 +37,7 @@ const (
 // a stream returns when this node serves it so, and with check it changes nothing.
 type Node interface {
 	State() *cluster.State
+	// Replay gives what the request with that id gave, once this node serves it so; err also says that it does not.
 	Replay(id, digest string) (st *cluster.Stream, found bool, err error)
 	CreateStream(ctx context.Context, spec cluster.StreamSpec, check bool, options ...cluster.Option) (*cluster.Stream, error)
 	UpdateStream(ctx context.Context, name string, update cluster.StreamUpdate, check bool, options ...cluster.Option) (*cluster.Stream, error)
