@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -26,6 +27,10 @@ type acceptor struct {
 	done     sync.WaitGroup
 	told     time.Time // when the log was told last that connections are refused
 	untold   int       // refused since
+
+	leaving  [maxLeaving]*net.TCPConn // refused, and about to hear so: a ring; run alone uses it
+	leaveAt  int                      // where the next one goes
+	released sync.WaitGroup           // those who wait for leaving
 }
 
 // Connections that vanished, without a word of their kernel, are known by keepalive within keepAliveIdle +
@@ -71,6 +76,7 @@ func (e *addressError) Unwrap() error { return e.err }
 func (a *acceptor) run() {
 	a.keepSpare()
 	defer func() {
+		a.dismiss()
 		if a.spare != nil {
 			_ = a.spare.Close()
 		}
@@ -106,7 +112,9 @@ func (a *acceptor) admit(c *net.TCPConn) {
 		return
 	}
 	e := &entry{}
-	if _, err := n.engine.EnrollContext(c, e); err != nil { // it closes c, whose duplicate the loop has
+	withoutZone(c.LocalAddr())
+	withoutZone(c.RemoteAddr())
+	if _, err := n.engine.EnrollContext(c, e); err != nil {
 		a.tell("a connection cannot be served", err)
 	}
 	if !e.opened {
@@ -114,8 +122,20 @@ func (a *acceptor) admit(c *net.TCPConn) {
 	}
 }
 
-// entry tells whether OnOpen came for a connection, and with it OnClose.
+// entry tells whether OnOpen came for a connection, and with it OnClose. EnrollContext returns after that. It closes c in
+// any case, whose duplicate the loop has; of its errors (gnet v2.9.8) these can come: the duplicate cannot be made, and there
+// is none; the loop's epoll refuses it, and the loop has closed it, which is no error there but OnOpen has not come. Behind
+// others it would leave the duplicate open, so they are made impossible: TCP_NODELAY is set when Go accepts, and left alone
+// by gnet (listen); an address that was a socket's parses; loops are woken until the engine stops, after this.
 type entry struct{ opened bool }
+
+// withoutZone takes the zone off a link-local address: gnet gives the bytes of that string to its pool of buffers when
+// the connection ends, although the net package goes on using them.
+func withoutZone(addr net.Addr) {
+	if tcp, ok := addr.(*net.TCPAddr); ok { // the connection's own
+		tcp.Zone = ""
+	}
+}
 
 // fileReserve is how many of so many descriptors no connection gets: segments, and what stands between
 // accepting and serving, need some at any time, and a segment that cannot be begun ends the node.
@@ -134,7 +154,8 @@ func descriptor(c *net.TCPConn) (number int) {
 func (a *acceptor) shed(cause error) {
 	a.tell("out of file descriptors, connections are refused: raise the process's limit of open files", cause)
 	if a.spare == nil {
-		a.pause() // somebody else took it; what there is waits in the kernel's queue
+		a.pause() // somebody else took it, or who was refused last has it; what there is waits in the kernel's queue
+		a.dismiss()
 		a.keepSpare()
 		return
 	}
@@ -155,7 +176,18 @@ func (a *acceptor) keepSpare() {
 	}
 }
 
-// refuse answers with OVERLOADED and closes. It never waits: the frame fits an empty socket buffer.
+const (
+	// maxLeaving is how many refused connections are held open for a moment; the oldest makes room. Their descriptors
+	// are of those that no connection gets.
+	maxLeaving = 16
+	// leaveTimeout and leaveBytes are for how long, and how much is read of each meanwhile.
+	leaveTimeout = time.Second
+	leaveBytes   = 1 << 20
+)
+
+// refuse answers with OVERLOADED and closes. It never waits: the frame fits an empty socket buffer. What the client sends
+// before it has read that, HELLO at least, is read and thrown away: closed with it unread, or arriving behind, the
+// kernel resets the connection, and the client learns of a broken one instead of why.
 func (a *acceptor) refuse(c *net.TCPConn, value uint64, why string) {
 	a.tell(why, nil)
 	a.node.loops[0].count.Accepted.Add(1)
@@ -164,7 +196,28 @@ func (a *acceptor) refuse(c *net.TCPConn, value uint64, why string) {
 	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
 	_, _ = c.Write(we.AppendTo(nil, 0))
 	_ = c.CloseWrite()
-	_ = c.Close()
+	i := a.leaveAt % min(maxLeaving, max(fileReserve(openFileLimit())/4, 1))
+	a.leaveAt = i + 1
+	if oldest := a.leaving[i]; oldest != nil {
+		_ = oldest.Close() // most have gone long ago
+	}
+	a.leaving[i] = c
+	_ = c.SetReadDeadline(time.Now().Add(leaveTimeout))
+	a.released.Go(func() {
+		_, _ = io.CopyN(io.Discard, c, leaveBytes) // until the client closes
+		_ = c.Close()
+	})
+}
+
+// dismiss closes all refused connections.
+func (a *acceptor) dismiss() {
+	for i, c := range a.leaving {
+		if c != nil {
+			_ = c.Close()
+			a.leaving[i] = nil
+		}
+	}
+	a.released.Wait()
 }
 
 // tell logs at most once in ten seconds: there may be thousands a second.
@@ -197,7 +250,7 @@ func (n *Node) listen() (err error) {
 	n.engine, err = gnet.NewClient(&server{node: n},
 		gnet.WithNumEventLoop(len(n.loops)),
 		gnet.WithReadBufferCap(readBuffer),
-		gnet.WithTCPNoDelay(gnet.TCPNoDelay),
+		gnet.WithTCPNoDelay(gnet.TCPDelay), // as Go has set it: not delayed
 		gnet.WithLogger(n.log.Named("gnet").Sugar()))
 	if err != nil {
 		return err
