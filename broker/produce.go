@@ -169,7 +169,6 @@ func (s *session) publish(f wire.Frame) error {
 		pub.Times = &pub.span.Times
 	}
 	s.inFlight += pub.bytes
-	s.node.space.took(pub.bytes)
 	p.waiting++
 	s.loop.shared = true
 	err = p.part.raft.Enqueue(&pub.Pending, b.Bytes)
@@ -179,6 +178,7 @@ func (s *session) publish(f wire.Frame) error {
 		p.done(pub)
 		return nil
 	}
+	s.node.space.took(pub.bytes) // behind the budget, which took it in Enqueue: a look counts it in one of them at least
 	s.loop.enqueued(p.part)
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,10 +32,13 @@ type space struct {
 	floor    atomic.Int64  // bytes; 0: none is kept
 	step     atomic.Int64  // half the floor: how far things may go, roughly, before somebody looks again
 	left     atomic.Int64  // of step, what is not yet admitted; down to minus step is taken from the floor
-	room     atomic.Int64  // bytes free above the floor, when last looked at, less what spares were promised since
-	reserved atomic.Int64  // bytes that spare segments are about to take
 	look     chan struct{} // asks for a look
 	identity fs.FileInfo   // of the data directory
+
+	mu       sync.Mutex // guards what follows, of spare segments; held for nothing that takes long
+	room     int64      // bytes free above the floor, when last looked at, less what was admitted by then
+	reserved int64      // bytes they are about to take
+	released int64      // bytes they took, or gave up, since the last look began: room may not show it
 }
 
 // spaceInterval is how often the disk is looked at, where nothing is stored: otherwise as often as a part of the
@@ -64,22 +68,52 @@ func (s *space) took(bytes int64) {
 
 // Reserve implements storage.Space: spares come after publishes, so as much as is kept free has to be left.
 func (s *space) Reserve(bytes int64) bool {
-	s.reserved.Add(bytes)
-	for floor := s.floor.Load(); floor > 0; {
-		room := s.room.Load()
-		if room-bytes < floor {
-			s.reserved.Add(-bytes)
-			return false
-		}
-		if s.room.CompareAndSwap(room, room-bytes) {
-			break
-		}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if floor := s.floor.Load(); floor > 0 && s.spareLocked()-bytes < floor {
+		return false
 	}
+	s.reserved += bytes
 	return true
 }
 
-// Release implements storage.Space. What was taken is missing from free by now.
-func (s *space) Release(bytes int64) { s.reserved.Add(-bytes) }
+// Release implements storage.Space. What was taken is missing from the disk by now.
+func (s *space) Release(bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reserved -= bytes
+	s.released += bytes
+}
+
+// spareLocked is what is left of room.
+func (s *space) spareLocked() int64 { return s.room - s.reserved - s.released }
+
+// looking is what was counted when a look began, before the disk was asked.
+type looking struct{ left, released int64 }
+
+func (s *space) beginLook() looking {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return looking{s.left.Load(), s.released}
+}
+
+// endLook takes over what the disk said after beginLook; admitted are bytes of publishes, counted between the two. What was
+// reserved, released or admitted meanwhile may show in free or not, and is taken off in any case: counted twice
+// until the next look, never forgotten. It gives the bytes that are left above the floor.
+func (s *space) endLook(began looking, free, total, floor, admitted int64) (room int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.total.Store(total)
+	s.free.Store(free)
+	s.floor.Store(floor)
+	s.released -= began.released
+	s.room = free - floor - admitted
+	room = s.spareLocked()
+	step := floor / 2
+	s.step.Store(step)
+	s.left.Add(min(room, step) - began.left) // and not Store: event loops take from it meanwhile
+	return room
+}
 
 // refusal is what a client is told that would use the disk.
 func (s *space) refusal() error {
@@ -165,7 +199,8 @@ func (n *Node) sameDisk() error {
 // lookAtDisk decides whether publishes are taken.
 func (n *Node) lookAtDisk() error {
 	s := &n.space
-	admitted := n.budget.Used() + s.reserved.Load() // read before free: what is written meanwhile is counted twice, not never
+	began := s.beginLook()
+	admitted := n.budget.Used() // read before free: what is written meanwhile is counted twice, not never
 	free, total, err := n.data.fs.Space()
 	if err != nil {
 		return err
@@ -177,14 +212,7 @@ func (n *Node) lookAtDisk() error {
 	case floor < 0:
 		floor = 0
 	}
-	s.total.Store(total)
-	s.free.Store(free)
-	s.floor.Store(floor)
-	room := free - floor - admitted
-	step := floor / 2
-	s.room.Store(room)
-	s.step.Store(step)
-	s.left.Store(min(room, step))
+	room := s.endLook(began, free, total, floor, admitted)
 	full := floor > 0 && (room <= 0 || n.toldFull && room < floor/8) // a little more to begin again, lest it flicker
 	if full {
 		n.pool.Shrink()

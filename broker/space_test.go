@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/tidewire/tidewire/proto/wire"
@@ -28,6 +30,102 @@ func TestMinFree(t *testing.T) {
 	p.send((&wire.CreateStream{Name: "b"}).AppendTo(nil, p.next()))
 	p.recvError(wire.CodeOverloaded)
 	p.receive(p.subscribe(wire.Subscribe{Filter: "a", Start: wire.Start{From: wire.FromFirst}}), 3)
+}
+
+// What happens while the disk is being looked at is counted once at least, and no longer once a later look has seen it.
+func TestLookForgetsNothing(t *testing.T) {
+	const floor, unit = 1000, 100
+	fresh := func(free int64) *space {
+		s := &space{look: make(chan struct{}, 1)}
+		s.endLook(s.beginLook(), free, 1<<20, floor, 0)
+		return s
+	}
+	fits := func(s *space) (count int) {
+		for s.Reserve(unit) {
+			count++
+		}
+		return count
+	}
+	// Spares leave the floor once more above it.
+	if got := fits(fresh(2*floor + 5*unit)); got != 5 {
+		t.Fatalf("%d fit, want 5", got)
+	}
+	for name, tc := range map[string]struct {
+		before, meanwhile func(*space)
+		fit               int
+	}{
+		"nothing":                       {fit: 5},
+		"reserved before":               {before: func(s *space) { s.Reserve(unit) }, fit: 4},
+		"reserved meanwhile":            {meanwhile: func(s *space) { s.Reserve(unit) }, fit: 4},
+		"released meanwhile":            {before: func(s *space) { s.Reserve(unit) }, meanwhile: func(s *space) { s.Release(unit) }, fit: 4},
+		"released before":               {before: func(s *space) { s.Reserve(unit); s.Release(unit) }, fit: 5}, // free shows it
+		"reserved and released between": {meanwhile: func(s *space) { s.Reserve(unit); s.Release(unit) }, fit: 4},
+	} {
+		s := fresh(2*floor + 5*unit)
+		if tc.before != nil {
+			tc.before(s)
+		}
+		began := s.beginLook()
+		if tc.meanwhile != nil {
+			tc.meanwhile(s)
+		}
+		s.endLook(began, 2*floor+5*unit, 1<<20, floor, 0)
+		if got := fits(s); got != tc.fit {
+			t.Errorf("%s: %d fit, want %d", name, got, tc.fit)
+		}
+	}
+	s := fresh(2*floor + 5*unit)
+	s.Reserve(unit)
+	s.Release(unit)
+	if got := fits(s); got != 4 {
+		t.Errorf("before the next look, room given back was promised again: %d fit", got)
+	}
+
+	// Publishes: what is admitted while the disk is asked counts against what is left.
+	s = fresh(3 * floor)
+	began := s.beginLook()
+	s.took(floor/2 - frameCost)
+	s.endLook(began, 3*floor, 1<<20, floor, 0)
+	if got := s.left.Load(); got != 0 {
+		t.Errorf("%d left, want 0", got)
+	}
+}
+
+// However looks and reservations meet, no more is promised than there is.
+func TestReserveBesideLooks(t *testing.T) {
+	const floor, unit, spares = 1 << 20, 100, 50
+	s := &space{look: make(chan struct{}, 1)}
+	free := int64(2*floor + spares*unit) // nothing is written meanwhile
+	s.endLook(s.beginLook(), free, 1<<30, floor, 0)
+	var promised atomic.Int64
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				s.endLook(s.beginLook(), free, 1<<30, floor, 0)
+			}
+		}
+	})
+	var reservers sync.WaitGroup
+	for range 4 {
+		reservers.Go(func() {
+			for range 2000 {
+				if s.Reserve(unit) {
+					promised.Add(unit)
+				}
+			}
+		})
+	}
+	reservers.Wait()
+	close(done)
+	wg.Wait()
+	if got := promised.Load(); got != spares*unit {
+		t.Errorf("%d bytes were promised, there are %d", got, spares*unit)
+	}
 }
 
 // Where others fill the disk, the node has a reserve to delete streams with; it is made anew when there is room.
