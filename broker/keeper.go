@@ -95,11 +95,8 @@ func (n *Node) purgeDeleted() {
 }
 
 // streamChanged is called by the catalog's state machine, also for what it applies again at
-// start. It must not block.
+// start. It must not block. A node that is closing stops everything anyway, and takes no more of this.
 func (n *Node) streamChanged(st *cluster.Stream, gone bool) {
-	if n.ctx.Err() != nil { // a node that is closing stops everything anyway
-		return
-	}
 	all := n.partitions.all()
 	if st.Deleted == 0 {
 		if len(all) > 0 {

@@ -73,7 +73,7 @@ type Node struct {
 	loops     []*loop
 	loopMu    sync.Mutex // guards binding loops to gnet's
 	readers   *readers
-	requests  sync.WaitGroup
+	requests  tasks // of clients and of the catalog
 	keeping   sync.WaitGroup
 	ctx       context.Context // ends when Stop begins to close things
 	cancel    context.CancelFunc
@@ -371,7 +371,7 @@ func (n *Node) close() error {
 	stopped()
 	errs = append(errs, n.unlisten())
 	n.keeping.Wait()
-	n.requests.Wait()
+	n.requests.end()
 	if n.readers != nil {
 		n.readers.stop()
 	}

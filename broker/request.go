@@ -118,7 +118,7 @@ func (s *session) later(corr uint32, work func(context.Context) error, answer fu
 	}
 	ctx, cancel := context.WithTimeout(s.node.ctx, requestTimeout)
 	r.cancel = cancel
-	s.node.requests.Go(func() {
+	taken := s.node.requests.Go(func() {
 		err := s.node.guarded(func() error { return work(ctx) })
 		s.loop.post(func() {
 			defer s.contain()
@@ -133,6 +133,10 @@ func (s *session) later(corr uint32, work func(context.Context) error, answer fu
 			answer()
 		})
 	})
+	if !taken {
+		s.finish(corr)
+		return errDraining
+	}
 	return nil
 }
 
