@@ -288,6 +288,9 @@ func (n *Node) unlisten() (err error) {
 		n.accepting.done.Wait()
 	}
 	if n.booted {
+		for _, l := range n.loops {
+			l.end()
+		}
 		err = n.engine.Stop()
 	}
 	return err

@@ -34,6 +34,9 @@ type loop struct {
 	mail    mailbox
 	waking  bool    // an Execute is on its way
 	emptied mailbox // the slices of the last round, for the next
+
+	ending sync.RWMutex // held shared while gnet's loop is woken; guards ended
+	ended  bool         // gnet's loop is about to end, and is not woken any more
 }
 
 // mailbox is what other goroutines left for a loop.
@@ -103,11 +106,28 @@ func (l *loop) wakeLocked() {
 	events := l.events
 	l.mu.Unlock()
 	if wake {
-		if err := events.Execute(context.Background(), l); err != nil {
-			// Only an engine that has stopped refuses: its sessions are closed and nobody waits.
-			l.node.log.Debug("event loop refused mail", zap.Error(err))
-		}
+		l.wake(events)
 	}
+}
+
+// wake has gnet call Run, unless the loop is about to end: its sessions are closed then and nobody waits. gnet would write
+// to a descriptor that it closes when it ends, and whose number may be a segment's by now.
+func (l *loop) wake(events gnet.EventLoop) {
+	l.ending.RLock()
+	defer l.ending.RUnlock()
+	if l.ended {
+		return
+	}
+	if err := events.Execute(context.Background(), l); err != nil {
+		l.node.log.Error("an event loop cannot be woken", zap.Error(err))
+	}
+}
+
+// end has nobody wake the loop any more.
+func (l *loop) end() {
+	l.ending.Lock()
+	l.ended = true
+	l.ending.Unlock()
 }
 
 // Run empties the mailbox, on the loop. It implements gnet.Runnable.

@@ -7,8 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/tidewire/tidewire/proto/wire"
 )
@@ -22,6 +27,42 @@ func refused(t *testing.T, cfg Config) error {
 		t.Fatal("it started")
 	}
 	return err
+}
+
+// Whoever posts while the node ends, or behind that, wakes nobody: gnet would write to whatever file has the number of its
+// descriptor by then.
+func TestPostsBehindTheEnd(t *testing.T) {
+	core, logs := observer.New(zapcore.ErrorLevel)
+	n := startNode(t, t.TempDir(), func(c *Config) { c.Logger = zap.New(core) })
+	for range 2 * len(n.loops) {
+		connect(t, n)
+	}
+	var posters sync.WaitGroup
+	done := make(chan struct{})
+	for range 4 {
+		posters.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					n.eachLoop(func(*loop) {})
+				}
+			}
+		})
+	}
+	stopNode(t, n)
+	close(done)
+	posters.Wait()
+	for _, l := range n.loops {
+		l.mu.Lock()
+		l.waking = false // as if nothing had been posted since it ended
+		l.mu.Unlock()
+		l.post(func() { t.Error("a loop runs behind the end") })
+	}
+	if all := logs.All(); len(all) != 0 {
+		t.Error(all)
+	}
 }
 
 func TestStartRefused(t *testing.T) {
