@@ -41,7 +41,8 @@ var closeReasonNames = [closeReasons]string{"handshake", "idle", "frame", "consu
 
 func (r closeReason) String() string { return closeReasonNames[r] }
 
-// closures counts connections that the node closed, by reason.
+// closures counts connections that the node closed, by reason: each once, for what came first. One that was refused for
+// what it sent is counted as that, whatever ends it then.
 type closures [closeReasons]atomic.Int64
 
 const (
@@ -126,13 +127,20 @@ func (s *session) vanished(now time.Time, silent time.Duration) bool {
 
 // late ends the connection with an error the client can read.
 func (s *session) late(why closeReason, format string, args ...any) {
-	s.node.closures[why].Add(1)
+	s.blame(why)
 	s.fatal(&wire.Error{Code: wire.CodeIdle, Bits: wire.ErrorRetriable, Message: fmt.Sprintf(format, args...)})
 }
 
 // drop ends the connection without a word: nobody reads.
 func (s *session) drop(why closeReason, say string) {
-	s.node.closures[why].Add(1)
+	s.blame(why)
 	s.log.Warn(say, zap.Stringer("reason", why), zap.Int("unsent", s.conn.OutboundBuffered()))
 	_ = s.loop.events.Close(s.conn)
+}
+
+// blame counts the closure, unless the session is ending already.
+func (s *session) blame(why closeReason) {
+	if !s.closing {
+		s.node.closures[why].Add(1)
+	}
 }

@@ -166,3 +166,37 @@ func TestNoFrameBeginsInNothing(t *testing.T) {
 	}
 	alive(t, p)
 }
+
+// A connection that ends for two reasons is counted for the first, and what had arrived of it is given back at once, not
+// when its client closes.
+func TestOneClosureOneReason(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	p.send(wire.AppendPublish(nil, 1, make([]byte, 100<<10))[:50<<10])
+	until(t, "half a frame waits", func() bool { return n.inbound.Load() == 50<<10 })
+	n.everyLoop(func(l *loop) {
+		for s := range l.sessions {
+			s.late(closedFrame, "too slow")
+		}
+	})
+	p.recvError(wire.CodeIdle)
+	held := make(chan int64, len(n.loops))
+	n.everyLoop(func(l *loop) { // behind the round that wrote the error
+		for s := range l.sessions {
+			held <- n.inbound.Load() + int64(s.conn.InboundBuffered())
+			s.drop(closedConsumer, "does not read either")
+		}
+	})
+	if got := <-held; got != 0 {
+		t.Errorf("%d bytes of a session that is ending are held", got)
+	}
+	for why := range closeReasons {
+		want := int64(0)
+		if why == closedFrame {
+			want = 1
+		}
+		if got := n.closures[why].Load(); got != want {
+			t.Errorf("%d closures for %s, want %d", got, why, want)
+		}
+	}
+}

@@ -88,7 +88,7 @@ func newSession(l *loop, c gnet.Conn) *session {
 // twice of the same bytes.
 func (s *session) traffic() {
 	if s.closing {
-		_, _ = s.conn.Discard(-1)
+		s.discard()
 		return
 	}
 	s.heard = time.Now()
@@ -132,6 +132,12 @@ func (s *session) traffic() {
 		_, _ = s.conn.Discard(used)
 	}
 	s.progress.arrived(s.conn.InboundBuffered() > 0, used > 0, s.heard)
+	s.countPartial()
+}
+
+// discard gives back what has arrived and is not served any more.
+func (s *session) discard() {
+	_, _ = s.conn.Discard(-1)
 	s.countPartial()
 }
 
@@ -359,6 +365,7 @@ func (s *session) flush() {
 	}
 	if s.closing {
 		s.said = true
+		s.discard()
 		if !s.shut {
 			s.lastWords()
 		}
