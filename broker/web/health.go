@@ -2,10 +2,14 @@ package web
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // Check is one condition by name. Func gives nil, or why it does not hold, in words that help an
@@ -21,10 +25,10 @@ const checkTimeout = 2 * time.Second
 // health answers with the outcome of checks.
 type health struct{ checks []*guarded }
 
-func newHealth(checks []Check) *health {
+func newHealth(checks []Check, log *zap.Logger) *health {
 	h := &health{}
 	for _, c := range checks {
-		h.checks = append(h.checks, &guarded{Check: c})
+		h.checks = append(h.checks, &guarded{Check: c, log: log})
 	}
 	return h
 }
@@ -32,6 +36,7 @@ func newHealth(checks []Check) *health {
 // guarded is a check that never has more than one goroutine: those who ask while it runs share it.
 type guarded struct {
 	Check
+	log *zap.Logger
 	mu  sync.Mutex // guards run
 	run *run       // under way; nil: none
 }
@@ -53,7 +58,7 @@ func (g *guarded) ask() *run {
 	r := &run{began: time.Now(), done: make(chan struct{})}
 	g.run = r
 	go func() {
-		r.err = g.Func()
+		r.err = g.contained()
 		g.mu.Lock()
 		g.run = nil
 		g.mu.Unlock()
@@ -61,6 +66,20 @@ func (g *guarded) ask() *run {
 	}()
 	return r
 }
+
+// contained runs the check. One that panics has failed; the log says more.
+func (g *guarded) contained() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			g.log.Error("panic in a health check", zap.String("check", g.Name), zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
+			err = errPanic
+		}
+	}()
+	return g.Func()
+}
+
+// errPanic is all that is told over HTTP.
+var errPanic = errors.New("the check panicked; the node's log says more")
 
 // outcome waits until the deadline.
 func (r *run) outcome(deadline <-chan struct{}) error {

@@ -62,7 +62,7 @@ func New(cfg Config) *Server {
 		ErrorLog: zap.NewStdLog(cfg.Logger), ErrorHandling: promhttp.HTTPErrorOnError,
 		MaxRequestsInFlight: scrapes, Timeout: scrapeTimeout, EnableOpenMetrics: true,
 	})
-	live, ready := newHealth(cfg.Live), newHealth(cfg.Ready)
+	live, ready := newHealth(cfg.Live, cfg.Logger), newHealth(cfg.Ready, cfg.Logger)
 	s.paths = map[string]page{
 		"/":        {"", s.index},
 		"/metrics": {"metrics, for Prometheus", metrics.ServeHTTP},

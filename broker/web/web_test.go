@@ -16,6 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -118,6 +120,23 @@ func TestHealth(t *testing.T) {
 	}
 	if w := get(s, "GET", "/livez"); w.Code != 200 {
 		t.Errorf("a node that cannot serve is not alive: %d %q", w.Code, w.Body)
+	}
+}
+
+// A check that panics has failed, and costs nobody else anything; what it said stays in the log.
+func TestPanickingCheck(t *testing.T) {
+	core, logs := observer.New(zapcore.ErrorLevel)
+	s := server(func(c *Config) {
+		c.Logger = zap.New(core)
+		c.Live = []Check{{"fine", func() error { return nil }}, {"loops", func() error { panic("the secret is melon") }}}
+	})
+	for range 2 {
+		if w := get(s, "GET", "/livez?verbose"); w.Code != 503 || w.Body.String() != "[+] fine\n[-] loops: "+errPanic.Error()+"\nnot ok\n" {
+			t.Errorf("%d %q", w.Code, w.Body)
+		}
+	}
+	if said := logs.FilterField(zap.String("check", "loops")).All(); len(said) != 2 || !strings.Contains(said[0].ContextMap()["stack"].(string), "web_test.go") {
+		t.Error(logs.All())
 	}
 }
 
