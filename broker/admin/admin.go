@@ -104,11 +104,14 @@ type Server struct {
 	grpc     *grpc.Server
 	health   *health.Server
 	draining atomic.Bool
+	ending   context.Context // of what only watches
+	end      context.CancelFunc
 }
 
 // New makes a server that does not listen yet.
 func New(cfg Config) *Server {
 	s := &Server{cfg: cfg, health: health.NewServer()}
+	s.ending, s.end = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
@@ -140,9 +143,10 @@ func (s *Server) Drain() {
 	s.health.Shutdown()
 }
 
-// Stop lets calls under way end, as long as ctx lets it; those that only watch are ended at once by it.
+// Stop lets calls under way end, as long as ctx lets it; those that only watch are ended at once.
 func (s *Server) Stop(ctx context.Context) {
 	s.Drain()
+	s.end()
 	stop := context.AfterFunc(ctx, s.grpc.Stop)
 	defer stop()
 	s.grpc.GracefulStop()

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/tidewire/tidewire/auth"
@@ -109,6 +110,46 @@ func TestPanicIsContained(t *testing.T) {
 	`
 	if err := testutil.GatherAndCompare(metrics.Gatherer(), strings.NewReader(want), "tidewire_rpc_calls_total", "tidewire_rpc_panics_total"); err != nil {
 		t.Error(err)
+	}
+}
+
+// Who only watches does not hold up the end, and is told that the node stops.
+func TestStopEndsWatchers(t *testing.T) {
+	s := New(Config{Logger: zap.NewNop(), Node: &broken{}, Metrics: telemetry.New(telemetry.Config{})})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var watches []grpc.ServerStreamingClient[healthpb.HealthCheckResponse]
+	for range 3 {
+		w, err := healthpb.NewHealthClient(conn).Watch(t.Context(), &healthpb.HealthCheckRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, err := w.Recv(); err != nil || r.Status != healthpb.HealthCheckResponse_SERVING {
+			t.Fatal(r, err)
+		}
+		watches = append(watches, w)
+	}
+	s.Stop(context.Background()) // which bounds nothing: it would wait for as long as they watch
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	for _, w := range watches {
+		var err error
+		for err == nil { // NOT_SERVING may come first
+			_, err = w.Recv()
+		}
+		if st := status.Convert(err); st.Code() != codes.Unavailable || len(st.Details()) == 0 || st.Details()[0].(*errdetails.ErrorInfo).Reason != "SHUTDOWN" {
+			t.Error(err)
+		}
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"github.com/tidewire/tidewire/proto/wire"
 )
 
 // Metrics counts calls; telemetry.Metrics does.
@@ -54,6 +56,17 @@ func (s *Server) contained(method string, call func() error) (err error) {
 	return call()
 }
 
+// watching is a stream whose context also ends with the server.
+type watching struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (w *watching) Context() context.Context { return w.ctx }
+
+// errEnding is why a watcher is let go: its client looks again, and finds this node gone or back.
+var errEnding = &wire.Error{Code: wire.CodeShutdown, Bits: wire.ErrorRetriable, Message: "the node is stopping: watch again elsewhere or later"}
+
 func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
 	began := time.Now()
 	if _, has := ctx.Deadline(); !has {
@@ -71,14 +84,21 @@ func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerI
 	return answer, err
 }
 
-// stream has no deadline of ours: watching lasts.
+// stream has no deadline of ours: watching lasts, until Stop.
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	began := time.Now()
 	err := s.contained(info.FullMethod, func() error {
 		if err := s.authorize(ss.Context(), info.FullMethod, nil); err != nil {
 			return s.status(info.FullMethod, nil, err)
 		}
-		return s.status(info.FullMethod, nil, handler(srv, ss))
+		ctx, cancel := context.WithCancel(ss.Context())
+		defer cancel()
+		defer context.AfterFunc(s.ending, cancel)()
+		err := handler(srv, &watching{ss, ctx})
+		if s.ending.Err() != nil && status.Code(err) == codes.Canceled && ss.Context().Err() == nil {
+			err = errEnding
+		}
+		return s.status(info.FullMethod, nil, err)
 	})
 	s.observe(ss.Context(), info.FullMethod, began, err)
 	return err
