@@ -322,10 +322,48 @@ func TestAdminValidateOnlyAndRequestIDs(t *testing.T) {
 	if err != nil || !proto.Equal(first, again) {
 		t.Errorf("%v, %v; first %v", again, err, first)
 	}
-	_, err = a.CreateStream(a.ctx, &adminv1.CreateStreamRequest{Stream: &adminv1.Stream{Name: "y"}, RequestId: "1"})
-	a.refused(err, codes.InvalidArgument, "REQUEST_ID_REUSED")
-	_, err = a.DeleteStream(a.ctx, &adminv1.DeleteStreamRequest{Name: "x", RequestId: "1"})
-	a.refused(err, codes.InvalidArgument, "REQUEST_ID_REUSED")
+	a.create(&adminv1.Stream{Name: "secret"})
+	if _, err := a.DeleteStream(a.ctx, &adminv1.DeleteStreamRequest{Name: "secret", RequestId: "0"}); err != nil {
+		t.Fatal(err)
+	}
+	before = n.catalog.State()
+	other := administer(t, n) // somebody else, who has the same ids by chance
+	for what, call := range map[string]func(id string) error{
+		"create": func(id string) error {
+			_, err := other.CreateStream(a.ctx, &adminv1.CreateStreamRequest{Stream: &adminv1.Stream{Name: "y"}, RequestId: id})
+			return err
+		},
+		"create otherwise": func(id string) error {
+			_, err := other.CreateStream(a.ctx, &adminv1.CreateStreamRequest{Stream: &adminv1.Stream{Name: "x", Partitions: 2}, RequestId: id})
+			return err
+		},
+		"update": func(id string) error {
+			_, err := other.UpdateStream(a.ctx, &adminv1.UpdateStreamRequest{Stream: &adminv1.Stream{Name: "y", Retention: &adminv1.Retention{}}, RequestId: id})
+			return err
+		},
+		"delete": func(id string) error {
+			_, err := other.DeleteStream(a.ctx, &adminv1.DeleteStreamRequest{Name: "x", RequestId: id})
+			return err
+		},
+		"undelete": func(id string) error {
+			_, err := other.UndeleteStream(a.ctx, &adminv1.UndeleteStreamRequest{Name: "x", RequestId: id})
+			return err
+		},
+		"purge": func(id string) error {
+			_, err := other.PurgeStream(a.ctx, &adminv1.PurgeStreamRequest{Name: "x", RequestId: id})
+			return err
+		},
+	} {
+		for _, id := range []string{"0", "1"} {
+			err := call(id)
+			if a.refused(err, codes.InvalidArgument, "REQUEST_ID_REUSED"); err == nil || strings.Contains(fmt.Sprint(err, status.Convert(err).Proto()), "secret") {
+				t.Errorf("%s: %v tells of somebody else's stream", what, err)
+			}
+		}
+	}
+	if n.catalog.State() != before {
+		t.Error("a request id that belongs to another request left a trace")
+	}
 	_, err = a.CreateStream(a.ctx, &adminv1.CreateStreamRequest{Stream: &adminv1.Stream{Name: "y"}, RequestId: strings.Repeat("x", 65)})
 	a.refused(err, codes.InvalidArgument, "BAD_REQUEST")
 	purge := &adminv1.PurgeStreamRequest{Name: "x", RequestId: "2"}

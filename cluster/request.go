@@ -21,6 +21,15 @@ type request struct {
 	Stream *Stream `json:"stream,omitempty"`
 }
 
+// reusedError is the error for a request id that belongs to another request. It does not tell of what: ids are one
+// space for all callers, and who met this one by chance may not be allowed to know.
+type reusedError struct{ id string }
+
+func (e *reusedError) Error() string {
+	return fmt.Sprintf("request id %q was used for another request: take a new id", e.id)
+}
+func (e *reusedError) Unwrap() error { return ErrRequestReused }
+
 // bytes is about what the request takes in memory and in a snapshot.
 func (r *request) bytes() (n int) {
 	n = 300 + len(r.ID) + 40*len(r.Stream.Partitions)
@@ -39,8 +48,7 @@ func (s *State) replay(r *request, now int64) (st *Stream, found bool, err error
 		switch {
 		case old.ID != r.ID || now-old.At > requestWindow.Milliseconds():
 		case old.Digest != r.Digest:
-			return nil, false, &StreamError{old.Stream.Name, 0,
-				fmt.Sprintf("request id %q was used for another request: take a new id", r.ID), ErrRequestReused}
+			return nil, false, &reusedError{r.ID}
 		default:
 			return old.Stream, true, nil
 		}
