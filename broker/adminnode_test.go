@@ -413,7 +413,12 @@ func TestAdminReplayStartsTheStream(t *testing.T) {
 	}
 
 	a.delete("first")
-	until(t, "the deleted stream is closed", func() bool { return len(n.partitions.all()) == 1 })
+	until(t, "the deleted stream is taken out", func() bool { return len(n.partitions.all()) == 1 })
+	unlock, err := n.partitions.lock(a.ctx, n.catalog.State().DeletedStreams("first")[0].ID) // whoever closes it has that
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
 	if err := os.Rename(first, first+".away"); err != nil {
 		t.Fatal(err)
 	}
@@ -619,6 +624,74 @@ func TestAdminAsksForLeave(t *testing.T) {
 }
 
 // Junk behind the preface of HTTP/2 ends that connection, not the API.
+// raw sends bytes as they are.
+type raw struct{}
+
+func (raw) Marshal(v any) ([]byte, error) { return v.([]byte), nil }
+func (raw) Unmarshal([]byte, any) error   { return nil }
+func (raw) Name() string                  { return "proto" }
+
+// Every name that is none is refused by every method that makes or finds something under it, as the caller's mistake, with the
+// field that is wrong; and none leaves a trace.
+func TestAdminIllegalNames(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	a := administer(t, n)
+	a.create(&adminv1.Stream{Name: "orders"})
+	before := n.catalog.State()
+	violates := func(what string, err error) {
+		t.Helper()
+		var fields *errdetails.BadRequest
+		for _, d := range status.Convert(err).Details() {
+			if b, ok := d.(*errdetails.BadRequest); ok {
+				fields = b
+			}
+		}
+		if status.Code(err) != codes.InvalidArgument || len(fields.GetFieldViolations()) != 1 || fields.FieldViolations[0].Field == "" || fields.FieldViolations[0].Description == "" {
+			t.Errorf("%s: %v with %v, want InvalidArgument with a field", what, err, fields)
+		}
+	}
+	illegal := []string{"", ".", "..", "a..b", ".a", "a.", "../../etc/passwd", "/etc", "a/b", `a\b`, "C:", "a b", "a\tb", "a\nb", "a\x00b", "\x00", "\x1b[31m", "a\u007fb",
+		"a\u0085b", "a\u2028b", "ünder", "\u202egnp", "a*", "*", ">", "a.>", strings.Repeat("x", 129), strings.Repeat("x", 300), strings.Repeat("x.", 150) + "x"}
+	for _, name := range illegal {
+		_, err := a.CreateStream(a.ctx, &adminv1.CreateStreamRequest{Stream: &adminv1.Stream{Name: name}})
+		violates(fmt.Sprintf("create %q", name), err)
+		_, err = a.CreateStream(a.ctx, &adminv1.CreateStreamRequest{Stream: &adminv1.Stream{Name: name}, ValidateOnly: true})
+		violates(fmt.Sprintf("create %q, validate_only", name), err)
+	}
+	for _, subject := range []string{"", ".", "a..b", ".a", "a.", "../x", "a/b", `a\b`, "a b", "a\tb", "a\nb", "a\x00b", "a\u007fb", "a\u0085b", "a\u2028b", "a*", "a>", ">.a", "a.>.b",
+		strings.Repeat("x", 300), strings.Repeat("x.", 150) + "x"} {
+		_, err := a.CreateStream(a.ctx, &adminv1.CreateStreamRequest{Stream: &adminv1.Stream{Name: "fine", Subjects: []string{subject}}})
+		violates(fmt.Sprintf("create with subject %q", subject), err)
+		_, err = a.UpdateStream(a.ctx, &adminv1.UpdateStreamRequest{Stream: &adminv1.Stream{Name: "orders", Subjects: []string{"orders", "orders.>", subject}}})
+		violates(fmt.Sprintf("update with subject %q", subject), err)
+	}
+	for what, err := range map[string]error{
+		"get": func() error { _, err := a.GetStream(a.ctx, &adminv1.GetStreamRequest{}); return err }(),
+		"update": func() error {
+			_, err := a.UpdateStream(a.ctx, &adminv1.UpdateStreamRequest{Stream: &adminv1.Stream{Retention: &adminv1.Retention{}}})
+			return err
+		}(),
+		"delete":   func() error { _, err := a.DeleteStream(a.ctx, &adminv1.DeleteStreamRequest{}); return err }(),
+		"undelete": func() error { _, err := a.UndeleteStream(a.ctx, &adminv1.UndeleteStreamRequest{}); return err }(),
+		"purge":    func() error { _, err := a.PurgeStream(a.ctx, &adminv1.PurgeStreamRequest{}); return err }(),
+	} {
+		violates(what+" without a name", err)
+	}
+
+	// Not UTF-8, which no client's library sends: the name of a stream in a CreateStreamRequest, and a name itself.
+	inStream, named := []byte("\x0a\x05\x0a\x03a\xffb"), []byte("\x0a\x03a\xffb")
+	for method, request := range map[string][]byte{"CreateStream": inStream, "UpdateStream": inStream, "GetStream": named, "DeleteStream": named, "UndeleteStream": named,
+		"PurgeStream": named, "ListStreams": []byte("\xff\xff\xff")} {
+		var answer []byte
+		err := a.conn.Invoke(a.ctx, "/tidewire.admin.v1.StreamService/"+method, request, &answer, grpc.ForceCodec(raw{}))
+		violates(method+" with bytes that are not UTF-8", err)
+		a.refused(err, codes.InvalidArgument, "BAD_REQUEST")
+	}
+	if n.catalog.State() != before {
+		t.Error("a refused name left a trace")
+	}
+}
+
 func TestAdminJunk(t *testing.T) {
 	n := startNode(t, t.TempDir())
 	conn, err := net.Dial("tcp", n.Addr().String())

@@ -116,6 +116,7 @@ func New(cfg Config) *Server {
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
 		grpc.StatsHandler(telemetry.ServerHandler()),
+		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxRecvMsgSize(maxReceive),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxHeaderListSize(16<<10),
@@ -123,9 +124,9 @@ func New(cfg Config) *Server {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionIdle: 15 * time.Minute}),
 	)
-	adminv1.RegisterStreamServiceServer(s.grpc, s)
-	adminv1.RegisterNodeServiceServer(s.grpc, s)
-	adminv1.RegisterConfigServiceServer(s.grpc, s)
+	for _, service := range []grpc.ServiceDesc{adminv1.StreamService_ServiceDesc, adminv1.NodeService_ServiceDesc, adminv1.ConfigService_ServiceDesc} {
+		s.grpc.RegisterService(s.reads(service), s)
+	}
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	for name := range s.grpc.GetServiceInfo() {

@@ -95,11 +95,11 @@ func (s *Server) status(method string, request any, err error) error {
 			details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(max(we.RetryAfter, 10*time.Millisecond))})
 		}
 	}
+	if f.field == "" && f.code == codes.InvalidArgument {
+		details = append(details, violation(fieldOf(err), f.message))
+	}
 	if name := s.resource(request); name != "" {
 		info.Metadata["value"] = name
-		if f.field == "" && f.code == codes.InvalidArgument {
-			details = append(details, violation("stream", f.message))
-		}
 		switch f.code {
 		case codes.NotFound, codes.AlreadyExists, codes.PermissionDenied, codes.Aborted, codes.FailedPrecondition:
 			details = append(details, &errdetails.ResourceInfo{ResourceType: "tidewire.admin.v1.Stream", ResourceName: name, Description: f.message})
@@ -110,6 +110,18 @@ func (s *Server) status(method string, request any, err error) error {
 			{Type: f.reason, Subject: s.resource(request), Description: f.message}}})
 	}
 	return build(f.code, f.message, details...)
+}
+
+// fieldOf is the field of a request that an error of the layers below is about.
+func fieldOf(err error) string {
+	var name *wire.NameError
+	switch {
+	case !errors.As(err, &name):
+		return "stream"
+	case name.Kind == "stream name":
+		return "stream.name"
+	}
+	return "stream.subjects"
 }
 
 func isStream(err error) bool {
