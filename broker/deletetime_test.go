@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	adminv1 "github.com/tidewire/tidewire/proto/admin/v1"
 	"github.com/tidewire/tidewire/proto/wire"
 )
 
@@ -24,17 +25,19 @@ func TestDeleteTime(t *testing.T) {
 	for name, tc := range map[string]struct {
 		newest time.Time
 		looks  []look
+		doubt  bool
 	}{
-		"steady":              {epoch, []look{{10 * time.Second, 10 * time.Second, true}, {100 * time.Hour, 100 * time.Hour, true}}},
-		"slewed":              {epoch, []look{{70 * time.Second, 10 * time.Second, true}, {10 * time.Second, 70 * time.Second, true}}},
-		"forward, then still": {epoch, []look{{1000 * time.Hour, time.Second, false}, {59 * time.Minute, 59 * time.Minute, false}, {time.Minute, time.Minute, true}}},
-		"forward and back":    {epoch, []look{{1000 * time.Hour, time.Second, false}, {-1000 * time.Hour, time.Second, false}, {time.Hour, time.Hour, true}}},
-		"back":                {epoch, []look{{-time.Hour, time.Second, false}, {time.Hour, time.Hour, true}}},
-		"again and again":     {epoch, []look{{time.Hour, 0, false}, {59 * time.Minute, 59 * time.Minute, false}, {time.Hour, 0, false}, {59 * time.Minute, 59 * time.Minute, false}}},
-		"down for a year":     {epoch.AddDate(-1, 0, 0), []look{{time.Second, time.Second, false}, {time.Hour, time.Hour, true}}},
-		"down for an hour":    {epoch.Add(-time.Hour), []look{{time.Second, time.Second, true}}},
-		"behind its records":  {epoch.AddDate(1, 0, 0), []look{{time.Second, time.Second, true}}},
-		"without any records": {time.Time{}, []look{{time.Second, time.Second, true}}},
+		"steady":              {epoch, []look{{10 * time.Second, 10 * time.Second, true}, {100 * time.Hour, 100 * time.Hour, true}}, false},
+		"slewed":              {epoch, []look{{70 * time.Second, 10 * time.Second, true}, {10 * time.Second, 70 * time.Second, true}}, false},
+		"forward, then still": {epoch, []look{{1000 * time.Hour, time.Second, false}, {59 * time.Minute, 59 * time.Minute, false}, {time.Minute, time.Minute, true}}, false},
+		"forward and back":    {epoch, []look{{1000 * time.Hour, time.Second, false}, {-1000 * time.Hour, time.Second, false}, {time.Hour, time.Hour, true}}, false},
+		"back":                {epoch, []look{{-time.Hour, time.Second, false}, {time.Hour, time.Hour, true}}, false},
+		"again and again":     {epoch, []look{{time.Hour, 0, false}, {59 * time.Minute, 59 * time.Minute, false}, {time.Hour, 0, false}, {59 * time.Minute, 59 * time.Minute, false}}, false},
+		"down for a year":     {epoch.AddDate(-1, 0, 0), []look{{time.Second, time.Second, false}, {time.Hour, time.Hour, true}}, false},
+		"down for an hour":    {epoch.Add(-time.Hour), []look{{time.Second, time.Second, true}}, false},
+		"behind its records":  {epoch.AddDate(1, 0, 0), []look{{time.Second, time.Second, true}}, false},
+		"in doubt before":     {epoch, []look{{59 * time.Minute, 59 * time.Minute, false}, {time.Minute, time.Minute, true}}, true},
+		"without any records": {time.Time{}, []look{{time.Second, time.Second, true}}, false},
 	} {
 		wall, steady := epoch, time.Duration(0)
 		d := &deleteTime{wall: func() time.Time { return wall }, steady: func() time.Duration { return steady }, log: zap.NewNop()}
@@ -42,9 +45,10 @@ func TestDeleteTime(t *testing.T) {
 		if !tc.newest.IsZero() {
 			ms = tc.newest.UnixMilli()
 		}
-		d.start(ms, settle)
+		d.start(ms, 24*time.Hour, tc.doubt)
 		for i, l := range tc.looks {
 			wall, steady = wall.Add(l.wall), steady+l.steady
+			d.look()
 			if got := d.trusted(settle); got != l.trusted {
 				t.Errorf("%s, look %d: trusted %v, want %v", name, i, got, l.trusted)
 			}
@@ -61,6 +65,9 @@ func TestClockJumps(t *testing.T) {
 			core, logs := observer.New(zapcore.WarnLevel)
 			n := startNode(t, t.TempDir(), func(c *Config) {
 				c.KeepInterval, c.DeleteGrace, c.ClockSettle = time.Millisecond, 24*time.Hour, settle
+				if settle < time.Hour {
+					c.DeleteGrace = 500 * time.Millisecond // which has to pass again after the jump; before it, time stands still
+				}
 				c.Clock = func() time.Time { looks.Add(1); return time.UnixMilli(now.Load()) }
 				c.Logger = zap.New(core)
 			})
@@ -107,4 +114,68 @@ func TestClockJumps(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A clock that is wrong at a start takes nothing: neither the records of a deleted stream, were they all there are, nor,
+// after another restart, what is old to a clock by which new records have been stamped meanwhile.
+func TestClockJumpsAcrossRestarts(t *testing.T) {
+	dir := t.TempDir()
+	var now, looks atomic.Int64
+	now.Store(time.Now().UnixMilli())
+	start := func() *Node {
+		n := startNode(t, dir, func(c *Config) {
+			c.KeepInterval = time.Millisecond
+			c.Clock = func() time.Time { looks.Add(1); return time.UnixMilli(now.Load()) }
+		})
+		from := looks.Load()
+		until(t, "the keeper looks at the clock", func() bool { return looks.Load() > from+20 })
+		return n
+	}
+	n := start()
+	p := connect(t, n)
+	const week = 7 * 24 * time.Hour
+	p.fill(p.create(wire.CreateStream{Name: "a", Retention: wire.Retention{MaxAge: week}}), 0, values("a", 5, "old%d"))
+	gone := administer(t, n).delete("a")
+	stopNode(t, n)
+
+	now.Add(365 * 24 * time.Hour.Milliseconds())
+	n = start()
+	a := administer(t, n)
+	back, err := a.UndeleteStream(a.ctx, &adminv1.UndeleteStreamRequest{Id: gone.Id})
+	if err != nil {
+		t.Fatalf("a deleted stream is lost to a clock that jumped: %v", err)
+	}
+	p = connect(t, n)
+	p.fill(p.create(wire.CreateStream{Name: "b"}), 0, values("b", 1, "new%d")) // of that clock
+	a.delete("b")
+	stopNode(t, n)
+
+	n = start()
+	p = connect(t, n)
+	if h, got := p.fetch(wire.Fetch{Stream: back.Stream.Id, MaxBytes: 1 << 20, Start: wire.Start{From: wire.FromFirst}}); h.LogStart != 0 || len(got) != 5 {
+		t.Errorf("log start %d, %d records, want 0 and 5", h.LogStart, len(got))
+	}
+	stopNode(t, n)
+
+	now.Add(-365 * 24 * time.Hour.Milliseconds()) // somebody has put it right
+	n = start()
+	if !n.clockDoubted() {
+		t.Error("the doubt is forgotten before the clock was steady")
+	}
+}
+
+// A doubt that has passed is not remembered.
+func TestClockSettles(t *testing.T) {
+	dir := t.TempDir()
+	var now, looks atomic.Int64
+	now.Store(time.Now().UnixMilli())
+	n := startNode(t, dir, func(c *Config) {
+		c.KeepInterval, c.ClockSettle, c.DeleteGrace = time.Millisecond, 500*time.Millisecond, time.Millisecond
+		c.Clock = func() time.Time { looks.Add(1); return time.UnixMilli(now.Load()) }
+	})
+	from := looks.Load()
+	until(t, "the keeper looks at the clock", func() bool { return looks.Load() > from+20 })
+	now.Add(time.Hour.Milliseconds())
+	until(t, "the clock is in doubt", n.clockDoubted)
+	until(t, "it is believed again", func() bool { return !n.clockDoubted() })
 }

@@ -17,12 +17,15 @@ func (n *Node) keep() {
 	tick := time.NewTicker(n.config().KeepInterval)
 	defer tick.Stop()
 	clock := newDeleteTime(n.config().Clock, n.log)
-	clock.start(n.newest(), n.config().ClockSettle)
+	clock.note = n.noteDoubt
+	clock.start(n.newest(), n.config().DeleteGrace, n.clockDoubted())
 	for first := true; ; first = false {
 		n.startMissing()
-		trusted := clock.trusted(n.config().ClockSettle)
-		n.retain(trusted)
-		if trusted {
+		clock.look()
+		settle := n.config().ClockSettle
+		n.retain(clock.trusted(settle))
+		if clock.trusted(max(settle, n.config().DeleteGrace)) {
+			clock.settled()
 			n.purgeDeleted()
 		}
 		select {
@@ -53,8 +56,12 @@ func (n *Node) startMissing() {
 	}
 }
 
-// newest is the broker time of the newest record on this node, Unix ms.
+// newest is the broker time of the newest record on this node, or of the last creation or deletion of a stream, Unix ms: deleted
+// streams are not open, and theirs may be all the records there are.
 func (n *Node) newest() (ms int64) {
+	for _, st := range n.catalog.State().Streams {
+		ms = max(ms, st.Created, st.Deleted)
+	}
 	for _, p := range n.partitions.all() {
 		ms = max(ms, p.raft.Newest())
 	}
