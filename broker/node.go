@@ -350,11 +350,12 @@ func (n *Node) drain(ctx context.Context) {
 // sending when it was told to go: what is still in the sockets arrives sooner.
 const quiet = 250 * time.Millisecond
 
-// busy counts sessions with something in flight, unsent or still arriving.
+// busy counts sessions with something in flight, unsent or still arriving. Nothing that matters arrives from who came
+// when the node was stopping already: clients that connect again and again must not hold it.
 func (l *loop) busy() (count int) {
 	now := time.Now()
 	for s := range l.sessions {
-		if s.inFlight > 0 || len(s.out) > 0 || s.conn.OutboundBuffered() > 0 || now.Sub(s.heard) < quiet {
+		if s.inFlight > 0 || len(s.out) > 0 || s.conn.OutboundBuffered() > 0 || !s.tardy && now.Sub(s.heard) < quiet {
 			count++
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -157,6 +158,48 @@ func TestStopDrains(t *testing.T) {
 	}
 	if err := <-stopped; err != nil {
 		t.Error(err)
+	}
+}
+
+// Clients that connect again and again while the node stops do not hold it until its time is over.
+func TestStopBesideReconnects(t *testing.T) {
+	core, logs := observer.New(zapcore.WarnLevel)
+	n := startNode(t, t.TempDir(), func(c *Config) { c.Logger, c.DrainTimeout = zap.New(core), 5*time.Second })
+	alive(t, connect(t, n))
+	var clients sync.WaitGroup
+	done := make(chan struct{})
+	for range 4 {
+		clients.Go(func() {
+			var last net.Conn
+			for {
+				select {
+				case <-done:
+					if last != nil {
+						_ = last.Close()
+					}
+					return
+				default:
+				}
+				c, err := net.Dial("tcp", n.Addr().String())
+				if err != nil {
+					continue
+				}
+				_ = c.SetDeadline(time.Now().Add(patience))
+				_, _ = c.Write(hello().AppendTo([]byte(wire.Magic), 0))
+				_, _ = c.Read(make([]byte, 4<<10)) // WELCOME, and GOAWAY
+				if last != nil {                   // so that there is always one
+					_ = last.Close()
+				}
+				last = c
+			}
+		})
+	}
+	until(t, "they connect", func() bool { return n.connections.Load() > 1 })
+	stopNode(t, n)
+	close(done)
+	clients.Wait()
+	for _, e := range logs.FilterMessageSnippet("have not taken").All() {
+		t.Error(e.Message)
 	}
 }
 

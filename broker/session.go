@@ -66,6 +66,7 @@ type session struct {
 	partial      int64 // bytes of this session in node.inbound
 	wire         bool  // counted as a connection of the wire protocol
 	welcomed     bool  // counted as a session
+	tardy        bool  // came when the node was stopping already
 	since, heard time.Time
 	progress     progress
 	weight       int64 // of this session in node.weight
@@ -73,7 +74,7 @@ type session struct {
 
 func newSession(l *loop, c gnet.Conn) *session {
 	now := time.Now()
-	s := &session{node: l.node, loop: l, conn: c, since: now, heard: now, need: 1, frameLimit: wire.DefaultFrameLimit}
+	s := &session{node: l.node, loop: l, conn: c, tardy: l.node.draining.Load(), since: now, heard: now, need: 1, frameLimit: wire.DefaultFrameLimit}
 	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok { // nil after close: kept from the start
 		s.identity.Remote = netip.AddrPortFrom(tcp.AddrPort().Addr().Unmap(), tcp.AddrPort().Port())
 	}
