@@ -146,8 +146,10 @@ func address(a string) (string, error) {
 // supervise keeps a connection to the cluster, beginning with cn.
 func (c *Client) supervise(cn *conn) {
 	state := Connected
+	away := 0 // connections in a row that ended soon because their node goes away
 	for {
 		c.tell(state, nil)
+		began := time.Now()
 		err := c.serve(cn)
 		if c.ctx.Err() != nil {
 			return
@@ -158,9 +160,13 @@ func (c *Client) supervise(cn *conn) {
 		if errors.Is(err, errGoaway) {
 			left = cn.address // it still answers, to say that it goes away
 		}
-		if cn = c.redial(left); cn == nil {
+		if left == "" || time.Since(began) > c.cfg.backoffMax {
+			away = 0
+		}
+		if cn = c.redial(left, away); cn == nil {
 			return
 		}
+		away++
 		c.cfg.logger.Info("connected again", "address", cn.address)
 		state = Reconnected
 	}
@@ -198,12 +204,19 @@ func (c *Client) setCurrentLocked(cn *conn) {
 
 func batchLimit(w *wire.Welcome) int { return int(min(w.BatchLimit, wire.MaxBatch)) }
 
-// redial tries the addresses in turn until one answers, left last. nil: the client was closed.
-func (c *Client) redial(left string) *conn {
+// redial tries the addresses in turn until one answers, left last. A node that goes away answers too, as long as it drains:
+// away connections in a row have ended so before this one; after one to each address it waits, longer each time.
+// nil: the client was closed.
+func (c *Client) redial(left string, away int) *conn {
 	first := rand.IntN(len(c.addresses))
 	if i := slices.Index(c.addresses, left); i >= 0 {
 		first = i + 1
-		if len(c.addresses) == 1 && c.sleep(c.ctx, 0, 0) != nil {
+	}
+	if round := (away + 1) / len(c.addresses); left != "" && (away+1)%len(c.addresses) == 0 {
+		if round == 1 {
+			c.cfg.logger.Info("there is no other node: waiting until this one is back", "address", left)
+		}
+		if c.sleep(c.ctx, round-1, 0) != nil {
 			return nil
 		}
 	}

@@ -581,6 +581,52 @@ func TestGoaway(t *testing.T) {
 	}
 }
 
+// A node that drains answers, and says GOAWAY to whoever comes back. Where there is no other, or all of them go away, the
+// client tries again at growing intervals, and is there when one stays.
+func TestGoawayAgainAndAgain(t *testing.T) {
+	for _, addresses := range [][]string{{"a:1"}, {"a:1", "b:1", "c:1"}} {
+		synctest.Test(t, func(t *testing.T) {
+			const least, most, rounds = 20 * time.Millisecond, 2 * time.Second, 12
+			n := newNetwork(t, addresses...)
+			for _, node := range n.nodes {
+				node.conns = make(chan *peer, 16)
+			}
+			next := func() *peer { // from whichever node
+				for {
+					for _, a := range addresses {
+						select {
+						case p := <-n.nodes[a].conns:
+							return p
+						default:
+						}
+					}
+					time.Sleep(time.Millisecond)
+				}
+			}
+			c := n.connect(strings.Join(addresses, ","), WithBackoff(least, most))
+			p := next()
+			var began time.Time
+			for round := range rounds {
+				began = time.Now()
+				for range addresses { // each of them once, without a wait but before the first of a round
+					p.send((&wire.Goaway{Code: wire.CodeShutdown, Drain: 10 * time.Second}).AppendTo(nil, 0))
+					<-p.gone
+					p = next()
+				}
+				want := min(least<<round, most) / 2
+				if took := time.Since(began); took < want || took > 2*want+time.Second/10 {
+					t.Errorf("round %d of %d addresses took %s, want %s to %s", round, len(addresses), took, want, 2*want)
+				}
+			}
+			pinged := async(func() (time.Duration, error) { return c.Ping(t.Context()) })
+			if r := wait(t, pinged); r.err != nil {
+				t.Error(r.err)
+			}
+			c.Close()
+		})
+	}
+}
+
 // Close while everything waits for something: every call returns, and every goroutine ends.
 func TestCloseDuringEverything(t *testing.T) {
 	n := newNetwork(t, "a:1")
