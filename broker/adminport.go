@@ -15,8 +15,9 @@ import (
 type adminPort struct {
 	node     *Node
 	listener net.Listener
-	mu       sync.Mutex // guards sniffing
+	mu       sync.Mutex // guards sniffing and closed
 	sniffing map[net.Conn]struct{}
+	closed   bool // what is accepted yet is closed
 	done     sync.WaitGroup
 }
 
@@ -60,11 +61,21 @@ func (a *adminPort) run() {
 			continue
 		}
 		n.loops[0].count.Accepted.Add(1)
-		a.mu.Lock()
-		a.sniffing[c] = struct{}{}
-		a.mu.Unlock()
-		a.done.Go(func() { a.sniff(c) })
+		a.take(c)
 	}
+}
+
+// take has the connection sniffed, unless close was called: nobody would end it.
+func (a *adminPort) take(c net.Conn) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		a.node.connections.Add(-1)
+		_ = c.Close()
+		return
+	}
+	a.sniffing[c] = struct{}{}
+	a.done.Go(func() { a.sniff(c) })
 }
 
 // sniff waits for the first bytes, and hands over what speaks HTTP.
@@ -107,6 +118,7 @@ func (a *adminPort) sniff(c net.Conn) {
 func (a *adminPort) close() {
 	_ = a.listener.Close()
 	a.mu.Lock()
+	a.closed = true
 	for c := range a.sniffing {
 		_ = c.Close()
 	}

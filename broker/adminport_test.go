@@ -72,3 +72,19 @@ func TestAdminAddressIsChecked(t *testing.T) {
 		t.Errorf("an admin address in use: %v", err)
 	}
 }
+
+// A connection that was accepted while the port closed is closed, not waited for.
+func TestAdminAddressCloses(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.AdminAddress = "127.0.0.1:0" })
+	n.adminPort.close()
+	ours, theirs := net.Pipe()
+	n.connections.Add(1)
+	n.adminPort.take(ours)
+	n.adminPort.done.Wait()
+	if _, err := theirs.Read(make([]byte, 1)); err != io.EOF {
+		t.Error(err)
+	}
+	if got := n.connections.Load(); got != 0 {
+		t.Errorf("%d connections are counted", got)
+	}
+}
