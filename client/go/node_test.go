@@ -372,3 +372,15 @@ func wait[T any](t *testing.T, ch <-chan T) T {
 	}
 	panic("unreachable")
 }
+
+// eventually polls a condition.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	again := time.NewTicker(time.Millisecond)
+	defer again.Stop()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); <-again.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("still not: %s", what)
+		}
+	}
+}

@@ -561,6 +561,11 @@ func TestGoaway(t *testing.T) {
 	c.PublishAsync(t.Context(), message("1"), nil)
 	p.publish().want(t, 1, "1")
 	p.send((&wire.Goaway{Code: wire.CodeShutdown, Drain: time.Minute, Address: "b:1"}).AppendTo(nil, 0))
+	eventually(t, "GOAWAY has been taken notice of", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.current == nil
+	})
 	pinged := async(func() (time.Duration, error) { return c.Ping(t.Context()) })
 	// The PING is not sent here any more, and neither is this.
 	c.PublishAsync(t.Context(), message("2"), nil)
