@@ -70,6 +70,7 @@ type State struct {
 	Requests     []*request         `json:"requests,omitempty"` // remembered, oldest first
 
 	byName map[string]*Stream // the living ones
+	living []*Stream          // the same, by name
 }
 
 func newState() *State {
@@ -82,7 +83,7 @@ func (s *State) Stream(name string) *Stream { return s.byName[name] }
 
 // StreamOf is the living stream that captures subject, or nil. There is at most one.
 func (s *State) StreamOf(subject string) *Stream {
-	for _, st := range s.byName {
+	for _, st := range s.living {
 		if st.Captures(subject) {
 			return st
 		}
@@ -90,14 +91,31 @@ func (s *State) StreamOf(subject string) *Stream {
 	return nil
 }
 
-// Living gives the streams that are not deleted, by name.
-func (s *State) Living() []*Stream {
-	return slices.SortedFunc(maps.Values(s.byName), func(a, b *Stream) int {
-		if a.Name < b.Name {
-			return -1
+// Living gives the streams that are not deleted, by name. It belongs to the state: nobody changes it.
+func (s *State) Living() []*Stream { return s.living }
+
+// index finds what Streams holds by name.
+func (s *State) index() {
+	s.byName = make(map[string]*Stream, len(s.Streams))
+	for _, st := range s.Streams {
+		if st.Deleted == 0 {
+			s.byName[st.Name] = st
 		}
-		return 1 // names are unique
-	})
+	}
+	s.living = slices.SortedFunc(maps.Values(s.byName), func(a, b *Stream) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// place gives the living streams with st, or without the one of its name, in their order.
+func (s *State) place(name string, st *Stream) []*Stream {
+	at, found := slices.BinarySearchFunc(s.living, name, func(st *Stream, name string) int { return cmp.Compare(st.Name, name) })
+	end := at
+	if found {
+		end++
+	}
+	if st == nil {
+		return slices.Concat(s.living[:at], s.living[end:])
+	}
+	return slices.Concat(s.living[:at], []*Stream{st}, s.living[end:])
 }
 
 // DeletedStreams gives the deleted streams of that name, the newest first.
@@ -120,14 +138,17 @@ func (s *State) with(put, gone *Stream) *State {
 		next.Streams[put.ID] = put
 		if put.Deleted == 0 {
 			next.byName[put.Name] = put
+			next.living = next.place(put.Name, put)
 		} else if cur := next.byName[put.Name]; cur != nil && cur.ID == put.ID {
 			delete(next.byName, put.Name)
+			next.living = next.place(put.Name, nil)
 		}
 	}
 	if gone != nil {
 		delete(next.Streams, gone.ID)
 		if cur := next.byName[gone.Name]; cur != nil && cur.ID == gone.ID {
 			delete(next.byName, gone.Name)
+			next.living = next.place(gone.Name, nil)
 		}
 	}
 	return &next
@@ -384,11 +405,7 @@ func (m *machine) Restore(data []byte) error {
 	if s.Format < 1 || s.Format > snapshotFormat {
 		return fmt.Errorf("cluster: catalog snapshot has format %d, this version reads 1 to %d", s.Format, snapshotFormat)
 	}
-	for _, st := range s.Streams {
-		if st.Deleted == 0 {
-			s.byName[st.Name] = st
-		}
-	}
+	s.index()
 	m.state.Store(s)
 	return nil
 }
