@@ -7,16 +7,22 @@ import (
 	"net"
 	"sync"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/tidewire/tidewire/proto/wire"
 	"github.com/tidewire/tidewire/test/harness"
 )
 
+// told is who is told of what should not have happened: a test, or the process of the attackers.
+type told interface {
+	Error(...any)
+	Errorf(string, ...any)
+	Failed() bool
+}
+
 // enemies attack one node. Those kept with keep stay connected until the phase is over.
 type enemies struct {
-	t       *testing.T
+	t       told
 	address string
 	stop    chan struct{} // closed when the phase is over
 
@@ -26,7 +32,7 @@ type enemies struct {
 
 // enemy is one connection that means no good, or was programmed badly.
 type enemy struct {
-	t    *testing.T
+	t    told
 	conn net.Conn
 	in   []byte
 	corr uint32

@@ -25,24 +25,9 @@ func TestHostileConnections(t *testing.T) {
 	n.phase(phaseLength)
 	before := s.Usage(t)
 	files := openFiles(t, s.Pid())
-	for _, tc := range []hostileCase{
-		{"1,000 stormy connections", 10, storm},
-		{"1,000 that never say HELLO", 1, silent(1000, nil)},
-		{"5,000 idle", 1, silent(5000, helloFrame)},
-		{"half a frame and silence", 1, silent(200, append(bytes.Clone(helloFrame), 0, 0, 16, 0, 34, 0))},
-		{"a byte at a time", 50, drip(helloFrame)},
-		{"HTTP, a byte at a time", 50, drip([]byte("GET /version HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 100)))},
-		{"HTTP with huge headers", 0, hugeHeaders},
-		{"HTTP/2 rapid reset", 0, rapidReset},
-		{"HTTP/2 flood of CONTINUATION", 0, continuations},
-		{"HTTP/2 garbage", 0, http2Garbage},
-	} {
+	for _, tc := range connectionCases {
 		t.Run(tc.name, func(t *testing.T) {
-			workers := 4
-			if tc.workers != 0 {
-				workers = tc.workers
-			}
-			n.besides(t, workers, tc.attack)
+			n.besides(t, tc)
 			if now := s.Usage(t); now.Resident > before.Resident+hostileMemory {
 				t.Errorf("the node holds %d MiB, %d before any attack", now.Resident>>20, before.Resident>>20)
 			}
@@ -51,6 +36,19 @@ func TestHostileConnections(t *testing.T) {
 	harness.Report(t, "memory at most, after all attacks", "%d MiB (%d before)", s.Usage(t).Peak>>20, before.Resident>>20)
 	calm(t, s, files)
 	n.check()
+}
+
+var connectionCases = []hostileCase{
+	{"1,000 stormy connections", 10, storm},
+	{"1,000 that never say HELLO", 1, silent(1000, nil)},
+	{"5,000 idle", 1, silent(5000, helloFrame)},
+	{"half a frame and silence", 1, silent(200, append(bytes.Clone(helloFrame), 0, 0, 16, 0, 34, 0))},
+	{"a byte at a time", 50, drip(helloFrame)},
+	{"HTTP, a byte at a time", 50, drip([]byte("GET /version HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 100)))},
+	{"HTTP with huge headers", 0, hugeHeaders},
+	{"HTTP/2 rapid reset", 0, rapidReset},
+	{"HTTP/2 flood of CONTINUATION", 0, continuations},
+	{"HTTP/2 garbage", 0, http2Garbage},
 }
 
 // storm connects, says something or nothing, and goes, a hundred times.
@@ -212,46 +210,52 @@ func http2Garbage(e *enemies) {
 	}
 }
 
+// wide is how many partitions the streams of these two have.
+const wide = 256
+
+var manyCursors = hostileCase{"16,384 cursors", 1, func(e *enemies) {
+	c := e.greet()
+	if c == nil {
+		return
+	}
+	defer c.close()
+	sub := func() {
+		c.send((&wire.Subscribe{Filter: "enemy", Credit: 1, Start: wire.Start{From: wire.FromNext}}).AppendTo(nil, c.next()))
+	}
+	for range 16_384 / wide {
+		sub()
+		if _, ok := c.answer(wire.OpOK); !ok {
+			return
+		}
+	}
+	sub()
+	c.refused(wire.CodeLimit, false)
+	c.alive()
+}}
+
 // TestManyCursors subscribes to all partitions until a connection may read no more of them.
 func TestManyCursors(t *testing.T) {
 	s := harness.NewServer(t, harness.Config{})
 	n := newNeighbour(t, s.Address())
-	const partitions = 256 // 64 subscriptions to them are 16,384 cursors
 	c := harness.Connect(t, s.Address())
-	if _, err := c.CreateStream(harness.Context(t), client.StreamConfig{Name: "enemy", Partitions: partitions}); err != nil {
+	if _, err := c.CreateStream(harness.Context(t), client.StreamConfig{Name: "enemy", Partitions: wide}); err != nil {
 		t.Fatal(err)
 	}
-	n.besides(t, 1, func(e *enemies) {
-		c := e.greet()
-		if c == nil {
-			return
-		}
-		defer c.close()
-		sub := func() {
-			c.send((&wire.Subscribe{Filter: "enemy", Credit: 1, Start: wire.Start{From: wire.FromNext}}).AppendTo(nil, c.next()))
-		}
-		for range 16_384 / partitions {
-			sub()
-			if _, ok := c.answer(wire.OpOK); !ok {
-				return
-			}
-		}
-		sub()
-		c.refused(wire.CodeLimit, false)
-		c.alive()
-	})
+	n.besides(t, manyCursors)
 }
+
+var topologyUnread = hostileCase{"TOPOLOGY of 256 partitions that nobody reads", 4, unreadMetadata(1)}
 
 // TestTopologyUnread asks for a description of a wide stream, of thousands of bytes each time, and does not read it.
 func TestTopologyUnread(t *testing.T) {
 	s := harness.NewServer(t, harness.Config{})
 	n := newNeighbour(t, s.Address())
 	c := harness.Connect(t, s.Address())
-	if _, err := c.CreateStream(harness.Context(t), client.StreamConfig{Name: "enemy", Partitions: 256}); err != nil {
+	if _, err := c.CreateStream(harness.Context(t), client.StreamConfig{Name: "enemy", Partitions: wide}); err != nil {
 		t.Fatal(err)
 	}
 	before := s.Usage(t)
-	n.besides(t, 4, unreadMetadata(1))
+	n.besides(t, topologyUnread)
 	harness.Report(t, "memory at most", "%d MiB (%d before)", s.Usage(t).Peak>>20, before.Resident>>20)
 	if now := s.Usage(t); now.Peak > before.Resident+2*hostileMemory {
 		t.Errorf("the node held %d MiB, %d before", now.Peak>>20, before.Resident>>20)

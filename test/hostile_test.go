@@ -30,11 +30,7 @@ func TestHostile(t *testing.T) {
 	files := openFiles(t, s.Pid())
 	for _, tc := range hostileCases {
 		t.Run(tc.name, func(t *testing.T) {
-			workers := 4
-			if tc.workers != 0 {
-				workers = tc.workers
-			}
-			n.besides(t, workers, tc.attack)
+			n.besides(t, tc)
 			if now := s.Usage(t); now.Resident > before.Resident+hostileMemory {
 				t.Errorf("the node holds %d MiB, %d before any attack", now.Resident>>20, before.Resident>>20)
 			}

@@ -16,4 +16,9 @@ import (
 	"github.com/tidewire/tidewire/test/harness"
 )
 
-func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
+func TestMain(m *testing.M) {
+	if name := os.Getenv(attackVariable); name != "" {
+		os.Exit(attackMain(name, os.Getenv(attackAddress)))
+	}
+	os.Exit(harness.Main(m))
+}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,7 +14,7 @@ import (
 )
 
 // neighbourRate is how many records a second the neighbour publishes.
-const neighbourRate = 500
+const neighbourRate = 1000
 
 // neighbour is a client that did nothing wrong. It publishes at a fixed rate while others attack,
 // and notes how long each record took, from the moment it was due to its acknowledgement: what the
@@ -82,56 +81,38 @@ func (n *neighbour) check() {
 	noFailures(n.t, n.journal)
 }
 
+// goalVariable is the environment's name for what the median of the ratios may be at most.
+const goalVariable = "TIDEWIRE_NEIGHBOUR_GOAL"
+
 // phaseLength is how long the neighbour is watched at a time.
-const phaseLength = 300 * time.Millisecond
+const phaseLength = 500 * time.Millisecond
 
-// attackPace is how often each attacker attacks. Faster ones would use up the cores that they
-// share with the node and the neighbour here, and the ratio would tell of that alone.
-const attackPace = 25 * time.Millisecond
-
-// besides runs attack in turns with quiet, in pairs, and reports the median of the ratios of the
-// neighbour's p99. attack is called again and again by some goroutines while its phase lasts; what it
-// does must be bounded in time. The nightly run makes more pairs.
-func (n *neighbour) besides(t *testing.T, workers int, attack func(*enemies)) {
+// besides has an attack take turns with quiet, in pairs, and reports the median of the ratios of the
+// neighbour's p99. The nightly run makes more pairs.
+func (n *neighbour) besides(t *testing.T, tc hostileCase) {
 	t.Helper()
 	n.t = t
+	a := startAttackers(t, tc.name, n.address)
+	defer a.end()
 	var ratios []float64
+	var quiets []time.Duration
 	for range harness.Count(t, "TIDEWIRE_PAIRS", 1) {
 		quiet := n.phase(phaseLength)
-		e := &enemies{t: t, address: n.address, stop: make(chan struct{})}
-		var attacking sync.WaitGroup
-		for range workers {
-			attacking.Go(func() {
-				pace := time.NewTicker(attackPace)
-				defer pace.Stop()
-				for over := false; !over && !t.Failed(); {
-					attack(e)
-					select {
-					case <-e.stop:
-					case <-pace.C:
-					}
-					select {
-					case <-e.stop:
-						over = true
-					default:
-					}
-				}
-			})
-		}
+		a.attack()
 		attacked := n.phase(phaseLength)
-		close(e.stop)
-		attacking.Wait()
-		e.closeAll()
+		a.rest()
 		ratios = append(ratios, float64(attacked)/float64(quiet))
+		quiets = append(quiets, quiet)
 	}
+	slices.Sort(quiets)
 	slices.Sort(ratios)
 	median := ratios[len(ratios)/2]
-	_, name, _ := strings.Cut(t.Name(), "/")
-	harness.Report(t, strings.TrimRight("neighbour's p99 attacked / quiet: "+name, ": "), "%.2f (median of %d pairs, %.2f to %.2f)", median, len(ratios), ratios[0], ratios[len(ratios)-1])
-	if goal := os.Getenv("TIDEWIRE_NEIGHBOUR_GOAL"); goal != "" {
+	harness.Report(t, "neighbour's p99 attacked / quiet: "+tc.name, "%.2f (median of %d pairs, %.2f to %.2f; quiet %s)",
+		median, len(ratios), ratios[0], ratios[len(ratios)-1], quiets[len(quiets)/2].Round(10*time.Microsecond))
+	if goal := os.Getenv(goalVariable); goal != "" {
 		var most float64
 		if _, err := fmt.Sscan(goal, &most); err != nil {
-			t.Fatalf("TIDEWIRE_NEIGHBOUR_GOAL: %v", err)
+			t.Fatalf("%s: %v", goalVariable, err)
 		}
 		if median > most {
 			t.Errorf("the neighbour's p99 is %.2f times what it is without the attack, goal %.2f", median, most)
