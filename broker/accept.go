@@ -246,7 +246,7 @@ func (n *Node) listen() (err error) {
 	if err != nil {
 		return err
 	}
-	n.accepting, n.addr = &acceptor{node: n, listener: l}, l.Addr()
+	n.accepting, n.addr, n.address = &acceptor{node: n, listener: l}, l.Addr(), l.Addr().String()
 	n.engine, err = gnet.NewClient(&server{node: n},
 		gnet.WithNumEventLoop(len(n.loops)),
 		gnet.WithReadBufferCap(readBuffer),

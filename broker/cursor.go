@@ -60,6 +60,7 @@ type cursor struct {
 	told    uint64 // what the last RECORDS said of it
 	after   uint64 // next, once the frame that is being built is sent
 	pending bool   // frame waits for credit
+	gaveWay bool   // feed will be called
 
 	// The reader goroutine's while it has the cursor (state cursorReading).
 	reader  *storage.Reader
@@ -80,9 +81,6 @@ const chunkBytes = 256 << 10
 // tellEvery is how many offsets may be filtered out before a RECORDS without runs tells the
 // client how far it is, so that resuming does not begin far behind.
 const tellEvery = 1 << 16
-
-// turnBytes is how much one cursor looks at before others of its loop have their turn.
-const turnBytes = 1 << 20
 
 func (c *cursor) readable() bool { return c.next < uint64(c.part.raft.HighWatermark()) }
 
@@ -119,9 +117,9 @@ func (e *offsetRangeError) Error() string { return "offset out of range" }
 // needs the disk, or a batch cut, goes on in a reader goroutine.
 func (c *cursor) feed() {
 	s := c.session
-	for turn := 0; c.state == cursorIdle && s.state != stateClosed && !s.closing; {
-		if turn > turnBytes {
-			s.loop.yield(func() { c.contained((*cursor).feed) })
+	for c.state == cursorIdle && s.state != stateClosed && !s.closing {
+		if s.loop.over() {
+			c.giveWay()
 			return
 		}
 		switch {
@@ -130,7 +128,6 @@ func (c *cursor) feed() {
 			return
 		case c.pending:
 			c.pending = false
-			turn += len(c.frame)
 			s.write(c.frame)
 			c.hold(0)
 			c.deliver(len(c.frame), nil)
@@ -168,14 +165,23 @@ func (c *cursor) feed() {
 			c.read(room)
 			return
 		}
-		for _, e := range entries {
-			turn += len(e.Payload)
-		}
 		at := len(s.output())
 		c.after = entriesEnd(entries, c.next)
 		s.out, err = c.build(s.out, entries, uint64(limit))
 		c.deliver(len(s.out)-at, err)
 	}
+}
+
+// giveWay lets the others of the loop have their turn before the cursor goes on.
+func (c *cursor) giveWay() {
+	if c.gaveWay {
+		return
+	}
+	c.gaveWay = true
+	c.session.loop.yield(func() {
+		c.gaveWay = false
+		c.contained((*cursor).feed)
+	})
 }
 
 // contained does a step of the cursor; a panic in it costs its session and no other.

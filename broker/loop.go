@@ -23,6 +23,9 @@ type loop struct {
 	freeSize int          // their bytes
 	yielded  []func()     // those that gave way to others, in order
 	resuming bool         // resume is on its way
+	paced    []func()     // those that gave way and are to use a part of the loop only, in order
+	pacing   bool         // their turn will come
+	began    time.Time    // when what the loop does now began: see over
 	filled   []*partition // have batches enqueued in this round
 	scratch  []byte       // a batch decompressed to be checked
 	sweeping bool         // a sweep is due
@@ -66,9 +69,17 @@ func (l *loop) post(f func()) {
 	l.wakeLocked()
 }
 
+// turn is for how long a loop serves one connection, or what was left in its mailbox, before others have their turn:
+// time enough for a thousand small batches.
+const turn = 250 * time.Microsecond
+
+// over tells whether this turn has lasted long enough. Who asks then yields with what is left. A turn that begins is not
+// over, so that something is done in each.
+func (l *loop) over() bool { return time.Since(l.began) > turn }
+
 // yield has the loop call f when it has looked at its other connections. What is posted from the loop itself comes
 // before them: gnet runs all there is to execute, also what comes meanwhile, before it looks at sockets again. So
-// another goroutine posts it; and all that yield share a round of resumeTurn, however many they are.
+// another goroutine posts it; and all that yield share a turn, however many they are.
 func (l *loop) yield(f func()) {
 	l.yielded = append(l.yielded, f)
 	if !l.resuming {
@@ -77,20 +88,46 @@ func (l *loop) yield(f func()) {
 	}
 }
 
-// resumeTurn is for how long those that yielded go on, before the loop looks at its other connections again.
-const resumeTurn = time.Millisecond
-
 func (l *loop) resume() {
-	for began := time.Now(); len(l.yielded) > 0 && time.Since(began) < resumeTurn; {
-		f := l.yielded[0]
-		l.yielded[0] = nil
-		l.yielded = l.yielded[1:]
-		f() // may yield again
-	}
+	l.take(&l.yielded)
 	if l.resuming = len(l.yielded) > 0; l.resuming {
 		go l.post(l.resume)
-	} else {
-		l.yielded = nil
+	}
+}
+
+// pace is yield for what takes a loop long by little that was sent: together they get a turn in every pause.
+func (l *loop) pace(f func()) {
+	l.paced = append(l.paced, f)
+	if !l.pacing {
+		l.pacing = true
+		l.paceLater()
+	}
+}
+
+// pause is how long those that are paced wait for their turn: they get a fifth of the loop.
+const pause = time.Millisecond
+
+func (l *loop) paceLater() {
+	time.AfterFunc(pause, func() {
+		l.post(func() {
+			l.take(&l.paced)
+			if l.pacing = len(l.paced) > 0; l.pacing {
+				l.paceLater()
+			}
+		})
+	})
+}
+
+// take calls those in the queue for a turn. They may queue again.
+func (l *loop) take(queue *[]func()) {
+	l.began = time.Now()
+	for len(*queue) > 0 && !l.over() {
+		f := (*queue)[0]
+		(*queue)[0] = nil
+		if *queue = (*queue)[1:]; len(*queue) == 0 {
+			*queue = nil
+		}
+		f()
 	}
 }
 
@@ -138,6 +175,7 @@ func (l *loop) Run(context.Context) error {
 	l.waking = false
 	l.mu.Unlock()
 
+	l.began = time.Now()
 	for i, p := range mail.done {
 		p.producer.contained(p)
 		mail.done[i] = nil

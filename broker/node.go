@@ -66,23 +66,25 @@ type Node struct {
 	admin        *admin.Server
 	serving      sync.WaitGroup // web and admin
 
-	accepting *acceptor
-	engine    *gnet.Client
-	booted    bool
-	addr      net.Addr
-	loops     []*loop
-	loopMu    sync.Mutex // guards binding loops to gnet's
-	readers   *readers
-	requests  tasks // of clients and of the catalog
-	keeping   sync.WaitGroup
-	ctx       context.Context // ends when Stop begins to close things
-	cancel    context.CancelFunc
-	draining  atomic.Bool
-	stopOnce  sync.Once
-	stopErr   error
-	stopped   chan struct{}
-	failure   atomic.Pointer[error]
-	failureCh chan struct{}
+	accepting  *acceptor
+	engine     *gnet.Client
+	booted     bool
+	addr       net.Addr
+	address    string // the same in words
+	loops      []*loop
+	loopMu     sync.Mutex // guards binding loops to gnet's
+	readers    *readers
+	describing chan struct{} // held by who makes a long TOPOLOGY
+	requests   tasks         // of clients and of the catalog
+	keeping    sync.WaitGroup
+	ctx        context.Context // ends when Stop begins to close things
+	cancel     context.CancelFunc
+	draining   atomic.Bool
+	stopOnce   sync.Once
+	stopErr    error
+	stopped    chan struct{}
+	failure    atomic.Pointer[error]
+	failureCh  chan struct{}
 
 	connections  atomic.Int64
 	closures     closures
@@ -104,7 +106,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n := &Node{
 		log: cfg.Logger, syncs: storage.NewSyncLimit(concurrentSyncs), hot: storage.NewMemory(cfg.HotMemory),
-		budget: raft.NewBudget(cfg.PublishMemory), catalogOpen: make(chan struct{}), stopped: make(chan struct{}), failureCh: make(chan struct{}), reconfigured: make(chan struct{}, 1),
+		budget: raft.NewBudget(cfg.PublishMemory), catalogOpen: make(chan struct{}), stopped: make(chan struct{}), failureCh: make(chan struct{}), reconfigured: make(chan struct{}, 1), describing: make(chan struct{}, 1),
 		publications: sync.Pool{New: func() any { return new(publication) }},
 	}
 	n.cfg.Store(&cfg)
@@ -276,7 +278,7 @@ func (n *Node) eachLoop(f func(*loop)) {
 
 // info is what the node tells clients of itself.
 func (n *Node) info() wire.NodeInfo {
-	i := wire.NodeInfo{ID: n.identity.Node, Address: n.addr.String(), Bits: wire.NodeSelf}
+	i := wire.NodeInfo{ID: n.identity.Node, Address: n.address, Bits: wire.NodeSelf}
 	if n.draining.Load() {
 		i.Bits |= wire.NodeDraining
 	}

@@ -219,7 +219,7 @@ func (p *producer) admit(b *wire.Batch) error {
 	}
 	if b.Compressed() {
 		s.loop.scratch = raw[:0]
-		s.inflated += len(raw)
+		s.costly = true
 	}
 	if err := b.Check(raw); err != nil {
 		return badBatch(err)

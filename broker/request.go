@@ -39,6 +39,7 @@ func (s *session) request(f wire.Frame) error {
 	if err := s.free(f.Corr); err != nil {
 		return err // before all else: an answer would seem to be to the conversation that is open
 	}
+	s.costly = true
 	if s.state == stateDraining {
 		s.refuseRequest(f.Corr, errDraining)
 		return nil
@@ -172,8 +173,7 @@ func (s *session) metadata(corr uint32, m *wire.Metadata) error {
 		if err := s.authorize(auth.Describe, ""); err != nil {
 			return err
 		}
-		s.topology(corr, state, state.Living())
-		return nil
+		return s.topologyOf(corr, state, func(*cluster.Stream) bool { return true })
 	case wire.SelectFilter:
 		if err := wire.ValidFilter(m.Name); err != nil {
 			return err
@@ -181,14 +181,7 @@ func (s *session) metadata(corr uint32, m *wire.Metadata) error {
 		if err := s.authorize(auth.Read, m.Name); err != nil {
 			return err
 		}
-		var found []*cluster.Stream
-		for _, st := range state.Living() {
-			if overlaps(st, m.Name) {
-				found = append(found, st)
-			}
-		}
-		s.topology(corr, state, found)
-		return nil
+		return s.topologyOf(corr, state, func(st *cluster.Stream) bool { return overlaps(st, m.Name) })
 	case wire.SelectStream:
 		if err := s.authorize(auth.Describe, m.Name); err != nil {
 			return err
@@ -255,12 +248,50 @@ func (s *session) deleteStream(corr uint32, d *wire.DeleteStream) error {
 
 // topology answers with what the node knows of streams, in as many frames as it takes.
 func (s *session) topology(corr uint32, state *cluster.State, streams []*cluster.Stream) {
-	t := wire.Topology{MapVersion: state.MapVersion, Nodes: []wire.NodeInfo{s.node.info()}}
+	s.out = s.node.appendTopology(s.output(), corr, state, streams)
+}
+
+// appendTopology appends TOPOLOGY frames of the streams.
+func (n *Node) appendTopology(b []byte, corr uint32, state *cluster.State, streams []*cluster.Stream) []byte {
+	t := wire.Topology{MapVersion: state.MapVersion, Nodes: []wire.NodeInfo{n.info()}, Streams: make([]wire.StreamInfo, 0, len(streams))}
 	for _, st := range streams {
-		s.described += describeStream + len(st.Partitions)
-		t.Streams = append(t.Streams, s.node.describe(st))
+		t.Streams = append(t.Streams, n.describe(st))
 	}
-	s.out = t.AppendFrames(s.output(), corr)
+	return t.AppendFrames(b, corr)
+}
+
+// describedHere is how many streams and partitions are described on the loop: in less than a turn.
+const describedHere = 512
+
+// topologyOf answers with those of all streams that match: away from the loop where there are many.
+func (s *session) topologyOf(corr uint32, state *cluster.State, match func(*cluster.Stream) bool) error {
+	matching := func() (found []*cluster.Stream) {
+		for _, st := range state.Living() {
+			if match(st) {
+				found = append(found, st)
+			}
+		}
+		return found
+	}
+	size := len(state.Living())
+	for i := 0; i < len(state.Living()) && size <= describedHere; i++ {
+		size += len(state.Living()[i].Partitions)
+	}
+	if size <= describedHere {
+		s.topology(corr, state, matching())
+		return nil
+	}
+	var frames []byte
+	return s.later(corr, func(ctx context.Context) error {
+		select { // one at a time: an answer may have megabytes
+		case s.node.describing <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		defer func() { <-s.node.describing }()
+		frames = s.node.appendTopology(nil, corr, state, matching())
+		return nil
+	}, func() { s.write(frames) })
 }
 
 // open serves OPEN.

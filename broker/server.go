@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"time"
+
 	"github.com/panjf2000/gnet/v2"
 )
 
@@ -28,6 +30,7 @@ func (s *server) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
 // OnTraffic implements gnet.EventHandler.
 func (s *server) OnTraffic(c gnet.Conn) gnet.Action {
 	sess := c.Context().(*session)
+	sess.loop.began = time.Now()
 	func() {
 		defer sess.contain()
 		sess.traffic()
@@ -40,6 +43,7 @@ func (s *server) OnTraffic(c gnet.Conn) gnet.Action {
 func (s *server) OnClose(c gnet.Conn, err error) gnet.Action {
 	s.node.connections.Add(-1)
 	if sess, ok := c.Context().(*session); ok {
+		sess.loop.began = time.Now()
 		defer sess.contain()
 		sess.closed(err)
 	}

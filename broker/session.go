@@ -50,9 +50,10 @@ type session struct {
 	lastCorr      uint32
 	gathered      []*producer // have an ACK to write
 
-	need         int // bytes that must have arrived before decoding goes on
-	inflated     int // bytes decompressed in this turn
-	described    int // partitions described in this turn
+	need         int  // bytes that must have arrived before decoding goes on
+	costly       bool // the last frame took longer than others
+	gaveWay      bool // resume will be called
+	paced        bool // and nothing is served before
 	out          []byte
 	touched      bool // stands in loop.touched
 	closing      bool // nothing more is served; close once out is written
@@ -64,6 +65,7 @@ type session struct {
 	cursors      int   // of all subscriptions
 	accounted    int64 // bytes of this session in node.outbound
 	partial      int64 // bytes of this session in node.inbound
+	ignored      int64 // bytes that came after our last words
 	wire         bool  // counted as a connection of the wire protocol
 	welcomed     bool  // counted as a session
 	tardy        bool  // came when the node was stopping already
@@ -79,40 +81,83 @@ func newSession(l *loop, c gnet.Conn) *session {
 		s.identity.Remote = netip.AddrPortFrom(tcp.AddrPort().Addr().Unmap(), tcp.AddrPort().Port())
 	}
 	s.identity.Method = "none"
-	s.log = l.node.log.With(zap.Stringer("client", s.identity.Remote))
+	s.log = l.node.log.WithLazy(zap.Stringer("client", s.identity.Remote))
 	l.sessions[s] = struct{}{}
 	l.sweepLater()
 	return s
 }
 
-// traffic takes what has arrived. It must leave nothing whole in the buffer: gnet does not tell
+// peekBytes is how much of what has arrived is looked at together, where no frame is larger: gnet has to copy what wraps
+// around the end of its buffer.
+const peekBytes = 256 << 10
+
+// traffic takes what has arrived. It must leave nothing whole in the buffer, or give way: gnet does not tell
 // twice of the same bytes.
 func (s *session) traffic() {
 	if s.closing {
 		s.discard()
 		return
 	}
-	s.heard = time.Now()
-	if has := s.conn.InboundBuffered(); has < s.need {
-		s.progress.arrived(has > 0, false, s.heard) // resume may find nothing
-		s.countPartial()
-		return // spares gnet putting a large frame together at each of its pieces
+	s.heard = s.loop.began
+	moved := false
+	for !s.paced && s.state != stateClosed && !s.closing {
+		has := s.conn.InboundBuffered()
+		if has < s.need {
+			break // spares gnet putting a large frame together at each of its pieces; resume may find nothing
+		}
+		buf, _ := s.conn.Peek(min(has, max(s.need, peekBytes)))
+		used, over := s.serve(buf)
+		if s.state == stateClosed {
+			return // closed under us; gnet has let go of the bytes
+		}
+		if used > 0 { // gnet takes 0 for everything
+			_, _ = s.conn.Discard(used)
+			moved = true
+		}
+		if over {
+			s.giveWay()
+			break
+		}
+		if used == 0 && len(buf) == has {
+			break
+		}
 	}
-	buf, _ := s.conn.Peek(-1)
-	used := 0
-	s.inflated, s.described = 0, 0
-	for s.state != stateClosed && !s.closing {
-		if len(s.out) > turnBytes {
-			if s.flush(); s.state == stateClosed {
-				return // it asks and does not read
-			}
-			s.loop.yield(s.resume) // little bytes can ask for much: the others first here too
-			break
+	if s.state == stateClosed {
+		return
+	}
+	if s.closing {
+		s.discard()
+		return
+	}
+	s.progress.arrived(s.conn.InboundBuffered() > 0 && !s.gaveWay, moved, s.heard)
+	s.countPartial()
+	if s.gaveWay {
+		s.bound()
+	}
+}
+
+// discard gives back what has arrived and is not served any more. Who goes on and on behind our last words is cut off.
+func (s *session) discard() {
+	n, _ := s.conn.Discard(-1)
+	s.countPartial()
+	if s.said {
+		s.ignored += int64(n)
+	}
+	if s.ignored > s.mostWaiting() {
+		s.drop(closedUnsent, "client does not hear that it was refused, closed")
+	}
+}
+
+// mostWaiting is how many bytes of a connection may wait to be served: twice what a producer may have in flight.
+func (s *session) mostWaiting() int64 { return 2 * s.node.config().InFlightBytes }
+
+// serve serves the frames in buf, as many as are whole and this turn has time for, and returns their bytes.
+func (s *session) serve(buf []byte) (used int, over bool) {
+	for frames := 1; s.state != stateClosed && !s.closing; frames++ {
+		if look := s.costly || frames%cheapFrames == 0; look && s.loop.over() {
+			return used, true
 		}
-		if s.inflated > inflateTurn || s.described > describeTurn {
-			s.loop.yield(s.resume) // the others first; what has arrived is looked at again then
-			break
-		}
+		s.costly = false
 		n, err := s.step(buf[used:])
 		if errors.Is(err, wire.ErrShort) {
 			break
@@ -123,23 +168,7 @@ func (s *session) traffic() {
 		}
 		used += n
 	}
-	if s.state == stateClosed {
-		return // closed under us; gnet has let go of the bytes
-	}
-	if s.closing {
-		used = len(buf)
-	}
-	if used > 0 { // gnet takes 0 for everything
-		_, _ = s.conn.Discard(used)
-	}
-	s.progress.arrived(s.conn.InboundBuffered() > 0, used > 0, s.heard)
-	s.countPartial()
-}
-
-// discard gives back what has arrived and is not served any more.
-func (s *session) discard() {
-	_, _ = s.conn.Discard(-1)
-	s.countPartial()
+	return used, false
 }
 
 // countPartial brings the node's count of bytes in unfinished frames up to date with this session's,
@@ -154,20 +183,35 @@ func (s *session) countPartial() {
 	}
 }
 
-// inflateTurn is how many bytes of batches one connection may have decompressed before others of
-// its loop have their turn: about 2 ms.
-const inflateTurn = 4 << 20
+// cheapFrames is how many frames are served before the clock is looked at, where none of them is costly.
+const cheapFrames = 16
 
-// describeTurn is how many partitions one connection may have described before others of its loop have their turn:
-// below 1 ms. A stream counts as describeStream partitions beside its own.
-const (
-	describeTurn   = 2048
-	describeStream = 8
-)
+// giveWay lets the others of the loop have their turn; what has arrived is looked at again then.
+func (s *session) giveWay() {
+	switch {
+	case s.gaveWay:
+	case s.costly:
+		s.gaveWay, s.paced = true, true
+		s.loop.pace(s.resume)
+	default:
+		s.gaveWay = true
+		s.loop.yield(s.resume)
+	}
+}
+
+// bound ends the session if too much of it waits to be served: gnet reads on whether or not we do.
+func (s *session) bound() {
+	if waits, limit := int64(s.conn.InboundBuffered()), s.mostWaiting(); waits > limit {
+		s.fatal(&wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: time.Second, Value: uint64(limit),
+			Message: fmt.Sprintf("%d bytes of this connection wait to be served, limit %d: send less before reading answers", waits, limit)})
+		s.discard()
+	}
+}
 
 // resume goes on with what traffic left.
 func (s *session) resume() {
 	defer s.contain()
+	s.gaveWay, s.paced = false, false
 	if s.state != stateClosed {
 		s.need = 1
 		s.traffic()
@@ -367,7 +411,7 @@ func (s *session) flush() {
 	if s.closing {
 		s.said = true
 		s.discard()
-		if !s.shut {
+		if !s.shut && s.state != stateClosed {
 			s.lastWords()
 		}
 	}
@@ -461,14 +505,25 @@ func (s *session) closed(err error) {
 	s.uncount()
 	s.node.outbound.Add(-s.accounted)
 	s.node.inbound.Add(-s.partial)
+	s.letGo()
+	if err != nil {
+		s.log.Debug("client gone", zap.Error(err))
+	}
+}
+
+// letGo ends what the client had open; there may be tens of thousands. Who waits for that at the end of the node gets
+// all of it at once.
+func (s *session) letGo() {
+	defer s.contain()
 	for corr, c := range s.conversations {
+		if s.loop.over() && !s.node.draining.Load() {
+			s.loop.yield(s.letGo)
+			return
+		}
 		delete(s.conversations, corr)
 		c.end()
 	}
 	s.weigh()
-	if err != nil {
-		s.log.Debug("client gone", zap.Error(err))
-	}
 }
 
 // converse registers a conversation under corr, unless that is taken or too many are open.
