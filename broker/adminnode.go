@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"path"
 	"time"
 
 	"github.com/tidewire/tidewire/auth"
@@ -88,6 +89,20 @@ func (a *adminNode) PurgeStream(ctx context.Context, id uint64, check bool, opti
 // Partitions implements admin.Node.
 func (a *adminNode) Partitions(st *cluster.Stream) []wire.PartitionInfo {
 	return a.n.describe(st).Partitions
+}
+
+// DeletedBytes implements admin.Node. A file that goes meanwhile, by a purge say, counts as nothing.
+func (a *adminNode) DeletedBytes(st *cluster.Stream) (total uint64) {
+	for _, p := range st.Partitions {
+		dir := partitionDir(p.Group)
+		names, _ := a.n.data.fs.List(dir)
+		for _, name := range names {
+			if size, err := a.n.data.fs.Size(path.Join(dir, name)); err == nil {
+				total += uint64(size)
+			}
+		}
+	}
+	return total
 }
 
 // DeleteGrace implements admin.Node.

@@ -45,6 +45,7 @@ type Node interface {
 	UndeleteStream(ctx context.Context, id uint64, check bool, options ...cluster.Option) (*cluster.Stream, error)
 	PurgeStream(ctx context.Context, id uint64, check bool, options ...cluster.Option) (*cluster.Stream, error)
 	Partitions(st *cluster.Stream) []wire.PartitionInfo
+	DeletedBytes(st *cluster.Stream) uint64 // what a deleted stream's files take here; reads the disk
 	DeleteGrace() time.Duration
 	Info() Info
 	Authorize(id *auth.Identity, action auth.Action, resource string) error

@@ -41,6 +41,9 @@ func (s *Server) toProto(st *cluster.Stream, partitions bool) *adminv1.Stream {
 		at := time.UnixMilli(st.Deleted)
 		p.DeleteTime, p.PurgeTime = timestamppb.New(at), timestamppb.New(at.Add(s.cfg.Node.DeleteGrace()))
 	}
+	if partitions && st.Deleted != 0 {
+		p.DeletedBytes = s.cfg.Node.DeletedBytes(st)
+	}
 	if partitions && st.Deleted == 0 {
 		for i, info := range s.cfg.Node.Partitions(st) {
 			p.PartitionStates = append(p.PartitionStates, &adminv1.Partition{Number: uint32(i), Leader: info.Leader, Epoch: info.Epoch,
@@ -213,7 +216,7 @@ func (s *Server) UpdateStream(ctx context.Context, r *adminv1.UpdateStreamReques
 			return nil, badField("update_mask", "%s cannot be changed by this version: make a stream with as many", path)
 		case "*":
 			return nil, badField("update_mask", "* is not served: name subjects, retention, or fields of it")
-		case "name", "id", "create_time", "delete_time", "purge_time", "etag", "partition_states":
+		case "name", "id", "create_time", "delete_time", "purge_time", "etag", "partition_states", "deleted_bytes":
 			return nil, badField("update_mask", "%s is not to be changed", path)
 		default:
 			return nil, badField("update_mask", "%q is no field of a stream", path)

@@ -49,8 +49,11 @@ type Stream struct {
 	Etag string `protobuf:"bytes,10,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Its partitions as this node sees them; empty where they are not asked for. Set by the node.
 	PartitionStates []*Partition `protobuf:"bytes,11,rep,name=partition_states,json=partitionStates,proto3" json:"partition_states,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Of a deleted stream: bytes its files take on the disk of the node that is asked, which its purge frees. 0 where
+	// partition_states are not asked for. Set by the node.
+	DeletedBytes  uint64 `protobuf:"varint,12,opt,name=deleted_bytes,json=deletedBytes,proto3" json:"deleted_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Stream) Reset() {
@@ -158,6 +161,13 @@ func (x *Stream) GetPartitionStates() []*Partition {
 		return x.PartitionStates
 	}
 	return nil
+}
+
+func (x *Stream) GetDeletedBytes() uint64 {
+	if x != nil {
+		return x.DeletedBytes
+	}
+	return 0
 }
 
 // Retention says how much a stream keeps. What is beyond any of the limits may go, oldest first; 0 or absent: no limit.
@@ -1157,7 +1167,7 @@ var File_admin_v1_stream_proto protoreflect.FileDescriptor
 
 const file_admin_v1_stream_proto_rawDesc = "" +
 	"\n" +
-	"\x15admin/v1/stream.proto\x12\x11tidewire.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd2\x03\n" +
+	"\x15admin/v1/stream.proto\x12\x11tidewire.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf7\x03\n" +
 	"\x06Stream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x04R\x02id\x12\x1a\n" +
@@ -1175,7 +1185,8 @@ const file_admin_v1_stream_proto_rawDesc = "" +
 	"purge_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tpurgeTime\x12\x12\n" +
 	"\x04etag\x18\n" +
 	" \x01(\tR\x04etag\x12G\n" +
-	"\x10partition_states\x18\v \x03(\v2\x1c.tidewire.admin.v1.PartitionR\x0fpartitionStates\"}\n" +
+	"\x10partition_states\x18\v \x03(\v2\x1c.tidewire.admin.v1.PartitionR\x0fpartitionStates\x12#\n" +
+	"\rdeleted_bytes\x18\f \x01(\x04R\fdeletedBytes\"}\n" +
 	"\tRetention\x122\n" +
 	"\amax_age\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x12\x1b\n" +
 	"\tmax_bytes\x18\x02 \x01(\x04R\bmaxBytes\x12\x1f\n" +
