@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -115,7 +116,7 @@ func Load(o Options) (*Loaded, error) {
 		if strings.HasPrefix(err.Error(), "address") {
 			where = l.whence("listen")
 			if !check.Insecure {
-				err = fmt.Errorf("%w (--insecure)", err)
+				err = errors.New(strings.TrimSuffix(err.Error(), "insecure") + "insecure: true in the file, TIDEWIRE_INSECURE=true or --insecure")
 			}
 		}
 		if strings.HasPrefix(err.Error(), "data directory") {

@@ -127,6 +127,7 @@ func adminJSON(s *adminv1.Stream) streamJSON {
 	st := fromAdmin(s)
 	out := toJSON(&st)
 	if s.DeleteTime != nil {
+		out.Bytes = s.DeletedBytes
 		out.DeletedAt, out.PurgedAt = timeOf(s.DeleteTime.AsTime()), timeOf(s.PurgeTime.AsTime())
 	}
 	return out

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -78,12 +79,12 @@ func TestDeletedStreams(t *testing.T) {
 func TestAdminJSON(t *testing.T) {
 	at := time.Date(2026, 11, 22, 10, 0, 0, 123456789, time.UTC)
 	got := adminJSON(&adminv1.Stream{Name: "n", Id: 7, Subjects: []string{"n", "n.>"}, Replicas: 3, CreateTime: timestamppb.New(at), DeleteTime: timestamppb.New(at),
-		PurgeTime: timestamppb.New(at.Add(time.Hour)), Retention: &adminv1.Retention{MaxAge: durationpb.New(time.Hour), MaxBytes: 5, MaxRecords: 6},
+		PurgeTime: timestamppb.New(at.Add(time.Hour)), DeletedBytes: 12, Retention: &adminv1.Retention{MaxAge: durationpb.New(time.Hour), MaxBytes: 5, MaxRecords: 6},
 		PartitionStates: []*adminv1.Partition{{Number: 0, Leader: 1, Epoch: 2, StartOffset: 3, HighWatermark: 10, Bytes: 11}}})
 	short := at.Truncate(time.Millisecond)
 	later := short.Add(time.Hour)
 	want := streamJSON{Name: "n", ID: 7, Subjects: []string{"n", "n.>"}, Created: at, Replicas: 3, MaxAge: 3600, MaxBytes: 5, MaxRecords: 6, Deleted: true,
-		DeletedAt: &short, PurgedAt: &later, Records: 7, Bytes: 11, Partitions: []partitionJSON{{Number: 0, First: 3, Next: 10, Bytes: 11, Leader: 1, Epoch: 2}}}
+		DeletedAt: &short, PurgedAt: &later, Records: 7, Bytes: 12, Partitions: []partitionJSON{{Number: 0, First: 3, Next: 10, Bytes: 11, Leader: 1, Epoch: 2}}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
@@ -130,6 +131,12 @@ func TestStreamLifecycle(t *testing.T) {
 	step("stream ls --deleted --names")
 	step("stream ls --deleted -o yaml")
 	step("__complete stream undelete o")
+	step("stream show orders")
+	step("stream rm orders --yes")
+	step("stream edit orders --yes --max-records 5")
+	step("stream create returns")
+	step("stream undelete orders")
+	step("stream rm returns --yes --purge")
 	step("stream undelete orders")
 	step("sub orders --count 1")
 	step("stream rm orders --yes -o json")
@@ -140,4 +147,39 @@ func TestStreamLifecycle(t *testing.T) {
 	step("stream purge")
 	step("stream undelete orders --id 7")
 	golden(t, "lifecycle.txt", story.String())
+}
+
+// Of two deleted streams of one name the number says which; what confirms is the name all the same. Deleted streams say
+// what they take on disk.
+func TestDeletedOfOneName(t *testing.T) {
+	c := newCLI(t, startNode(t, t.TempDir(), false))
+	for range 2 {
+		c.ok("stream", "create", "s")
+		c.ok("pub", "s", "hello")
+		c.ok("stream", "rm", "s", "--yes")
+	}
+	var gone []streamJSON
+	if err := json.Unmarshal([]byte(c.ok("stream", "ls", "--deleted", "-o", "json")), &gone); err != nil || len(gone) != 2 {
+		t.Fatalf("%v, %v", gone, err)
+	}
+	for _, j := range gone {
+		if j.Bytes == 0 {
+			t.Errorf("%+v takes nothing", j)
+		}
+	}
+	first, second := fmt.Sprint(gone[1].ID), fmt.Sprint(gone[0].ID)
+	for _, verb := range []string{"undelete s", "purge s --yes"} {
+		c.fails(exitUsage, append([]string{"stream"}, strings.Fields(verb)...), "TW-4101", "2 deleted streams", "--id "+first+"`", "--id "+second+"`")
+	}
+	c.fails(exitUsage, []string{"stream", "purge", "--id", first, "--yes=" + first}, "TW-6015", "--yes names "+first)
+	c.typed = true
+	c.typing("n\n").fails(exitError, []string{"stream", "purge", "--id", first}, "Purge stream s, number "+first, "was not touched")
+	c.ok("context", "add", "prod", "--server", c.env["TIDEWIRE_SERVER"], "--protected")
+	c.fails(exitUsage, []string{"stream", "purge", "--id", first, "--yes"}, "TW-6030")
+	c.fails(exitUsage, []string{"stream", "purge", "--id", first, "--yes=" + first}, "TW-6030")
+	c.ok("stream", "purge", "--id", first, "--yes=s")
+	c.fails(exitError, []string{"stream", "purge", "--id", first, "--yes=s"}, "TW-1020", "stream ls --deleted")
+	c.ok("stream", "undelete", "s")
+	c.fails(exitError, []string{"stream", "undelete", "--id", second}, "TW-4104", "nothing: it is there")
+	c.fails(exitError, []string{"stream", "purge", "--id", second, "--yes=s"}, "TW-4104", "stream rm s --purge")
 }

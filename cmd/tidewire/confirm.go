@@ -25,13 +25,14 @@ func (y *answer) flag(c *cobra.Command) {
 }
 
 // confirm asks whether to remove data; without a terminal there is nobody to ask. A protected context wants the stream's name.
+// It comes after connect, which finds out what cluster this is.
 func (cn *connection) confirm(c *cobra.Command, stream, question string, yes answer) error {
 	a := cn.app
 	all, err := a.contexts() // also when it was not needed to find the node: unreadable protection is none
 	if err != nil {
 		return err
 	}
-	name := all.protects(cn.address())
+	name := all.protects(c.Context(), cn.address(), cn.cluster)
 	switch {
 	case name == "" && yes != "" && yes != anyStream && string(yes) != stream:
 		return &problem{id: explain.NotConfirmed, what: "stream " + stream + " was not touched", err: fmt.Errorf("--yes names %s", yes), code: exitUsage,

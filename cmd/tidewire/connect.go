@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,6 +31,9 @@ type connection struct {
 	context string
 	flag    *pflag.Flag // --server
 	timeout time.Duration
+
+	cluster  string // id of the one that connect found; before, empty
+	reminded bool   // remind has spoken
 }
 
 func (a *app) connection(c *cobra.Command) *connection {
@@ -55,27 +60,61 @@ func (cn *connection) target() (string, error) {
 	if cn.flag.Changed {
 		return cn.server, nil
 	}
-	name := cn.context
-	if name == "" {
+	if cn.context == "" {
 		if address := cn.app.getenv("TIDEWIRE_SERVER"); address != "" {
 			return address, nil
 		}
 	}
-	all, err := cn.app.contexts()
+	e, err := cn.entry()
 	if err != nil {
 		return "", err
 	}
+	if e == nil {
+		return defaultServer, nil
+	}
+	return e.Server, nil
+}
+
+// entry is the context that is named or selected, whether it is in force or not; nil if there is none.
+func (cn *connection) entry() (*contextEntry, error) {
+	all, err := cn.app.contexts()
+	if err != nil {
+		return nil, err
+	}
+	name := cn.context
 	if name == "" {
 		name = cn.app.currentContext(all)
 	}
 	if name == "" {
-		return defaultServer, nil
+		return nil, nil
 	}
-	e, err := all.find(name)
-	if err != nil {
-		return "", err
+	return all.find(name)
+}
+
+// remind tells a person that TIDEWIRE_SERVER goes before the context that is selected, and leads elsewhere.
+func (cn *connection) remind() {
+	address := cn.app.getenv("TIDEWIRE_SERVER")
+	if cn.reminded || !cn.app.terminal || cn.flag.Changed || cn.context != "" || address == "" {
+		return
 	}
-	return e.Server, nil
+	cn.reminded = true
+	e, err := cn.entry()
+	if err != nil || e == nil || slices.Equal(hostPorts(e.Server), hostPorts(address)) {
+		return // a file of contexts that is not needed may be broken
+	}
+	fmt.Fprintf(cn.app.err, "talking to %s, which TIDEWIRE_SERVER says, and not to context %s (%s)\n", address, e.Name, e.Server)
+}
+
+// learn keeps the cluster's id, also in the protected context that led to it.
+func (cn *connection) learn(cl *client.Client) {
+	id := cl.Server().Cluster
+	cn.cluster = hex.EncodeToString(id[:])
+	if cn.flag.Changed || cn.context == "" && cn.app.getenv("TIDEWIRE_SERVER") != "" {
+		return
+	}
+	if e, err := cn.entry(); err == nil && e != nil && e.Protected && e.Cluster != cn.cluster {
+		cn.app.rememberCluster(e, cn.cluster)
+	}
 }
 
 // checkAddress refuses what no node can listen on.
@@ -149,10 +188,12 @@ func (cn *connection) connect(ctx context.Context, opts ...client.Option) (*clie
 			}
 		}),
 	}, opts...)
+	cn.remind()
 	c, err := client.Connect(ctx, cn.address(), opts...)
 	if err != nil {
 		return nil, cn.notConnected(err)
 	}
+	cn.learn(c)
 	return c, nil
 }
 
@@ -164,15 +205,45 @@ func (cn *connection) notConnected(err error) error {
 	case errors.Is(err, client.ErrUnsupported):
 		p.id = explain.VersionGap
 	case errors.Is(err, client.ErrMalformed), errors.Is(err, client.ErrTooLarge), strings.Contains(err.Error(), "closed before the handshake"), errors.Is(err, syscall.ECONNRESET):
-		p.id = explain.NotTidewire
-		if speaksTLS(hostPorts(cn.address())[0], min(cn.timeout, time.Second)) {
-			p.id = explain.TLSOnPlain
+		address, patience := hostPorts(cn.address())[0], min(cn.timeout, time.Second)
+		p.id, p.err = explain.NotTidewire, notANode(saysOf(address, patience)) // the code of err would say something else
+		if speaksTLS(address, patience) {
+			p.id, p.err = explain.TLSOnPlain, errors.New("what answers there wants TLS, which a Tidewire node does not speak yet")
 		}
-	default:
-		return p
+	case errors.Is(err, context.DeadlineExceeded):
+		address, patience := hostPorts(cn.address())[0], min(cn.timeout, time.Second)
+		// An HTTP server waits for the end of what it takes for a line. A node speaks HTTP too.
+		if said := saysOf(address, patience); strings.HasPrefix(said, "HTTP/") && !strings.Contains(said, " 421 ") && askHealth(context.Background(), address, patience).err != nil {
+			p.id, p.err = explain.NotTidewire, notANode(said)
+		}
 	}
-	p.err = errors.New(reason(err)) // its code would say something else
 	return p
+}
+
+func notANode(said string) error {
+	if said == "" {
+		return errors.New("what answers there is not a Tidewire node")
+	}
+	return fmt.Errorf("what answers there is not a Tidewire node: it says %q", said)
+}
+
+// saysOf is the first line of what a server says by itself or to a line of HTTP; empty if it is no text.
+func saysOf(address string, patience time.Duration) string {
+	c, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		return ""
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(patience))
+	_, _ = c.Write([]byte("HEAD / HTTP/1.0\r\n\r\n")) // who has closed already may have spoken
+	b := make([]byte, 64)
+	n, _ := c.Read(b)
+	line, _, _ := strings.Cut(string(b[:n]), "\n")
+	line = strings.TrimSpace(line)
+	if strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return ""
+	}
+	return line
 }
 
 // speaksTLS finds out whether a server answers a TLS handshake, with whatever certificate.

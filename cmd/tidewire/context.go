@@ -1,15 +1,19 @@
 package main
 
 import (
+	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	client "github.com/tidewire/tidewire/client/go"
 	"github.com/tidewire/tidewire/internal/explain"
 )
 
@@ -25,11 +29,13 @@ Which node a command talks to, the first that is given:
 
 A protected context is for what must not be hit by accident: whatever removes data there
 must be confirmed by typing the stream's name, or by --yes=NAME. It protects its
-addresses, also when they are given with --server.
+addresses in any spelling, also when they are given with --server, and at every other
+address the cluster that they led to.
 
 Contexts are kept in contexts.json in XDG_CONFIG_HOME/tidewire (~/.config/tidewire).
 
-tidewire context NAME selects one, tidewire context - goes back to the one before.`
+tidewire context lists them, tidewire context NAME selects one, tidewire context - goes
+back to the one before.`
 
 const contextExample = `  tidewire context add staging --server staging.example.org:7420
   tidewire context add prod --server a.example.org,b.example.org --protected
@@ -41,6 +47,7 @@ const contextExample = `  tidewire context add staging --server staging.example.
 type contextJSON struct {
 	contextEntry
 	Selected bool `json:"selected" doc:"commands use it unless told otherwise"`
+	InForce  bool `json:"in_force" doc:"commands use it now: neither TIDEWIRE_SERVER nor TIDEWIRE_CONTEXT says otherwise"`
 }
 
 func (a *app) contextCommand() *cobra.Command {
@@ -53,7 +60,10 @@ func (a *app) contextCommand() *cobra.Command {
 		ValidArgsFunction: a.contextNames,
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if len(args) != 1 {
+		if len(args) == 0 {
+			return a.listContexts(nil)
+		}
+		if len(args) > 1 {
 			return verbs(c, args)
 		}
 		if args[0] == "-" {
@@ -100,9 +110,13 @@ func (a *app) contextAddCommand() *cobra.Command {
 			if e.Name = args[0]; e.Server == "" {
 				return usage(c, errors.New("--server is missing: a context is a node's address under a name"))
 			}
-			if err := e.check(); err != nil {
+			if err := errors.Join(e.check(), notAVerb(c, e.Name)); err != nil {
 				return usage(c, err)
 			}
+			if _, err := a.contexts(); err != nil { // before anybody is asked
+				return err
+			}
+			note := a.identify(c.Context(), &e)
 			err := a.changeContexts(func(all *contexts) error {
 				if all.index(e.Name) >= 0 {
 					return &problem{id: explain.ContextExists, what: "there is a context " + e.Name + " already"}
@@ -118,6 +132,7 @@ func (a *app) contextAddCommand() *cobra.Command {
 				return err
 			}
 			fmt.Fprintf(a.out, "context %s is added%s\n", e.Name, map[bool]string{true: " and selected"}[chosen])
+			fmt.Fprint(a.err, note)
 			return nil
 		},
 	}
@@ -135,28 +150,104 @@ func (a *app) contextLsCommand() *cobra.Command {
 		Example: "  tidewire context ls\n  tidewire context ls -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			all, err := a.contexts()
-			if err != nil {
-				return err
-			}
-			out := []contextJSON{}
-			rows := [][]string{{"", "NAME", "SERVER", "PROTECTED", "DESCRIPTION"}}
-			for _, e := range all.Contexts {
-				j := contextJSON{e, e.Name == all.Selected}
-				out = append(out, j)
-				rows = append(rows, []string{map[bool]string{true: "*"}[j.Selected], e.Name, e.Server, yesNo(e.Protected), orDash(e.Description)})
-			}
-			return v.print(out, func() {
-				if len(out) == 0 {
-					fmt.Fprintln(a.err, "there are no contexts; make one with `tidewire context add NAME --server ADDRESS`")
-					return
-				}
-				a.headed(rows)
-			})
+			return a.listContexts(v)
 		},
 	}
 	v = a.view(c, []contextJSON{})
 	return c
+}
+
+// listContexts prints them, as v says or else as text, and then which is in force and why.
+func (a *app) listContexts(v *view) error {
+	all, err := a.contexts()
+	if err != nil {
+		return err
+	}
+	out := []contextJSON{}
+	rows := [][]string{{"", "NAME", "SERVER", "PROTECTED", "DESCRIPTION"}}
+	for i := range all.Contexts {
+		j := a.contextJSON(all, &all.Contexts[i])
+		out = append(out, j)
+		rows = append(rows, []string{map[bool]string{true: "*"}[j.Selected], j.Name, j.Server, yesNo(j.Protected), orDash(j.Description)})
+	}
+	text := func() {
+		if len(out) > 0 {
+			a.headed(rows)
+		} else {
+			fmt.Fprintln(a.err, "there are no contexts; make one with `tidewire context add NAME --server ADDRESS`")
+		}
+		fmt.Fprintln(a.err, a.inForce(all))
+	}
+	if v == nil {
+		text()
+		return nil
+	}
+	return v.print(out, text)
+}
+
+func (a *app) contextJSON(all *contexts, e *contextEntry) contextJSON {
+	return contextJSON{*e, e.Name == all.Selected, a.getenv("TIDEWIRE_SERVER") == "" && e.Name == a.currentContext(all)}
+}
+
+// inForce says what commands talk to that are told nothing else, and why.
+func (a *app) inForce(all *contexts) string {
+	name := a.currentContext(all)
+	e, err := all.find(name)
+	switch address := a.getenv("TIDEWIRE_SERVER"); {
+	case address != "" && name != "":
+		return fmt.Sprintf("in force: %s, which TIDEWIRE_SERVER says; it goes before context %s", address, name)
+	case address != "":
+		return fmt.Sprintf("in force: %s, which TIDEWIRE_SERVER says", address)
+	case name == "":
+		return fmt.Sprintf("in force: %s, as nothing is selected", defaultServer)
+	case err != nil:
+		return fmt.Sprintf("in force: none, as TIDEWIRE_CONTEXT says %s, which is not there", name)
+	case a.getenv("TIDEWIRE_CONTEXT") != "":
+		return fmt.Sprintf("in force: context %s (%s), which TIDEWIRE_CONTEXT says", name, e.Server)
+	}
+	return fmt.Sprintf("in force: context %s (%s), which is selected", name, e.Server)
+}
+
+// notAVerb refuses a context that `+"`tidewire context NAME`"+` could not select, as there is a command of that name.
+func notAVerb(c *cobra.Command, name string) error {
+	for _, verb := range c.Parent().Commands() {
+		if verb.Name() == name || verb.HasAlias(name) {
+			return fmt.Errorf("%s is a command of tidewire context: choose another name", name)
+		}
+	}
+	return nil
+}
+
+// identifyPatience bounds how long a node is waited for whose cluster a context is to remember.
+const identifyPatience = 2 * time.Second
+
+// identify finds out which cluster a protected context is, and says what follows if nobody answers.
+func (a *app) identify(ctx context.Context, e *contextEntry) (note string) {
+	e.Cluster = ""
+	if !e.Protected {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, identifyPatience)
+	defer cancel()
+	cl, err := client.Connect(ctx, e.Server, client.WithName("tidewire"), client.WithDialTimeout(identifyPatience))
+	if err != nil {
+		return fmt.Sprintf("no node answers at %s now: until one has, only these addresses are protected, not the cluster at others\n", e.Server)
+	}
+	defer cl.Close()
+	id := cl.Server().Cluster
+	e.Cluster = hex.EncodeToString(id[:])
+	return ""
+}
+
+// rememberCluster keeps the id of the cluster that the context's addresses led to, unless the context was changed
+// meanwhile. What cannot be written is found out again the next time.
+func (a *app) rememberCluster(of *contextEntry, cluster string) {
+	_ = a.changeContexts(func(all *contexts) error {
+		if i := all.index(of.Name); i >= 0 && all.Contexts[i].Server == of.Server {
+			all.Contexts[i].Cluster = cluster
+		}
+		return nil
+	})
 }
 
 func yesNo(b bool) string {
@@ -200,9 +291,13 @@ func (a *app) contextShowCommand() *cobra.Command {
 				fmt.Fprintln(a.out, e.Name)
 				return nil
 			}
-			return v.print(contextJSON{*e, e.Name == all.Selected}, func() {
-				a.details([][]string{{"name", e.Name}, {"server", e.Server}, {"description", orDash(e.Description)},
-					{"protected", yesNo(e.Protected)}, {"selected", yesNo(e.Name == all.Selected)}})
+			j := a.contextJSON(all, e)
+			return v.print(j, func() {
+				rows := [][]string{{"name", e.Name}, {"server", e.Server}, {"description", orDash(e.Description)}, {"protected", yesNo(e.Protected)}}
+				if e.Protected {
+					rows = append(rows, []string{"cluster", orDash(e.Cluster)})
+				}
+				a.details(append(rows, []string{"selected", yesNo(j.Selected)}, []string{"in force", yesNo(j.InForce)}))
 			})
 		},
 	}
@@ -345,8 +440,16 @@ func (a *app) editContext(c *cobra.Command, name string, with *contextEntry) err
 			return err
 		}
 	}
-	if err := after.check(); err != nil {
+	err = after.check()
+	if after.Name != name {
+		err = errors.Join(err, notAVerb(c, after.Name))
+	}
+	if err != nil {
 		return usage(c, err)
+	}
+	note := ""
+	if after.Server != before.Server || after.Protected != before.Protected {
+		note = a.identify(c.Context(), &after)
 	}
 	err = a.changeContexts(func(all *contexts) error {
 		now, err := all.find(name)
@@ -356,6 +459,9 @@ func (a *app) editContext(c *cobra.Command, name string, with *contextEntry) err
 		switch {
 		case byFlags:
 			now.merge(f.Changed, with)
+			if now.Server == after.Server && now.Protected == after.Protected {
+				now.Cluster = after.Cluster
+			}
 			return nil
 		case *now != *before:
 			return &problem{id: explain.ContextExists, what: "context " + name + " was changed meanwhile, and not by this", todo: "edit it again, if that is still wanted"}
@@ -372,6 +478,7 @@ func (a *app) editContext(c *cobra.Command, name string, with *contextEntry) err
 	})
 	if err == nil {
 		fmt.Fprintf(a.out, "context %s is changed\n", name)
+		fmt.Fprint(a.err, note)
 	}
 	return err
 }

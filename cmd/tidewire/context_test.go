@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -159,6 +160,167 @@ func TestProtected(t *testing.T) {
 	c.ok("stream", "rm", "t", "--yes=t")
 }
 
+// It is protected in every spelling of its address, and as the same cluster at an address that the context does not know.
+func TestProtectedElsewhere(t *testing.T) {
+	n := startNode(t, t.TempDir(), false)
+	_, port, err := net.SplitHostPort(n.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newCLI(t, nil)
+	direct, other := "127.0.0.1:"+port, relay(t, n.Addr().String())
+	c.ok("stream", "create", "s", "--server", direct)
+	c.ok("context", "add", "prod", "--server", "localhost:"+port, "--protected")
+	for _, address := range []string{"localhost:" + port, "LocalHost:" + port, direct, other} {
+		for _, verb := range []string{"rm s --yes", "rm s --purge --yes", "edit s --max-records 1 --yes"} {
+			c.fails(exitUsage, append([]string{"stream", "--server", address}, strings.Fields(verb)...), "TW-6030", "protected context prod")
+		}
+	}
+	// Added while nobody answers, the cluster is remembered at the first use.
+	c.ok("context", "rm", "prod")
+	if r := c.run("context", "add", "prod", "--server", "nobody.invalid", "--protected"); r.code != 0 || !strings.Contains(r.err, "no node answers") {
+		t.Errorf("%+v", r)
+	}
+	c.ok("context", "edit", "prod", "--server", other, "--protected=false")
+	c.ok("stream", "rm", "s", "--server", direct, "--yes")
+	c.ok("context", "edit", "prod", "--protected")
+	c.ok("stream", "ls", "--context", "prod")
+	c.fails(exitUsage, []string{"stream", "purge", "s", "--server", direct, "--yes"}, "TW-6030")
+	c.ok("stream", "purge", "s", "--server", direct, "--yes=s")
+}
+
+// The cluster is kept by whoever uses a protected context whose node did not answer when it was added.
+func TestClusterRemembered(t *testing.T) {
+	n := startNode(t, t.TempDir(), false)
+	c := newCLI(t, nil)
+	file := filepath.Join(c.env["XDG_CONFIG_HOME"], "tidewire", "contexts.json")
+	c.ok("context", "add", "prod", "--server", n.Addr().String(), "--protected")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forgotten := regexp.MustCompile(`,\s*"cluster": "[0-9a-f]{32}"`).ReplaceAll(b, nil)
+	if len(forgotten) == len(b) {
+		t.Fatalf("the cluster was not kept:\n%s", b)
+	}
+	if err := os.WriteFile(file, forgotten, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.ok("stream", "ls")
+	if now, err := os.ReadFile(file); err != nil || string(now) != string(b) {
+		t.Errorf("%v:\n%s", err, now)
+	}
+}
+
+func TestResolved(t *testing.T) {
+	for _, x := range []struct {
+		context, given string
+		protected      bool
+	}{
+		{"localhost:7420", "127.0.0.1", true},
+		{"127.0.0.1", "LOCALHOST", true},
+		{"[::ffff:127.0.0.1]:7420", "127.0.0.1", true},
+		{"[0:0:0:0:0:0:0:1]:1", "[::1]:1", true},
+		{"127.0.0.1:7420", "localhost:7421", false},
+		{"a.invalid,localhost", "b.invalid,127.0.0.1:7420", true},
+		{"a.invalid", "b.invalid", false},
+	} {
+		all := &contexts{Contexts: []contextEntry{{Name: "open", Server: x.given}, {Name: "prod", Server: x.context, Protected: true}}}
+		if got := all.protects(t.Context(), x.given, "") == "prod"; got != x.protected {
+			t.Errorf("%s by %s: protected is %v", x.context, x.given, got)
+		}
+	}
+}
+
+// relay gives another address for one.
+func relay(t *testing.T, to string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	t.Cleanup(func() { l.Close(); all.Wait() })
+	all.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			for _, way := range [][2]net.Conn{{in, out}, {out, in}} {
+				all.Go(func() {
+					_, _ = io.Copy(way[0], way[1])
+					way[0].Close()
+					way[1].Close()
+				})
+			}
+		}
+	})
+	return l.Addr().String()
+}
+
+// TIDEWIRE_SERVER goes before the selected context, which a person is told: of what a command prints it is no part.
+func TestServerBeatsContext(t *testing.T) {
+	n := startNode(t, t.TempDir(), false)
+	c := newCLI(t, n)
+	c.ok("context", "add", "far", "--server", "far.invalid")
+	const said = "which TIDEWIRE_SERVER says, and not to context far"
+	if r := c.run("stream", "ls"); strings.Contains(r.err, said) {
+		t.Errorf("told to a program: %s", r.err)
+	}
+	c.watched = true
+	for _, args := range []string{"stream ls -o json", "stream ls --deleted -o json", "health -o json"} {
+		if r := c.run(strings.Fields(args)...); r.code != 0 || strings.Count(r.err, said) != 1 || !json.Valid([]byte(r.out)) {
+			t.Errorf("%s: %+v", args, r)
+		}
+	}
+	for _, args := range []string{"stream ls --server " + n.Addr().String(), "stream ls --context far --timeout 1s", "health --quiet"} {
+		if r := c.run(strings.Fields(args)...); strings.Contains(r.err, said) {
+			t.Errorf("%s: %s", args, r.err)
+		}
+	}
+	c.ok("context", "add", "near", "--server", n.Addr().String(), "--select")
+	if r := c.run("stream", "ls"); strings.Contains(r.err, said) {
+		t.Errorf("it leads to the same: %s", r.err)
+	}
+	c.watched = false
+	for _, x := range []struct{ server, context, want, inForce string }{
+		{"x:1", "", "in force: x:1, which TIDEWIRE_SERVER says; it goes before context near\n", ""},
+		{"", "far", "in force: context far (far.invalid), which TIDEWIRE_CONTEXT says\n", "far"},
+		{"", "nope", "in force: none, as TIDEWIRE_CONTEXT says nope, which is not there\n", ""},
+		{"", "", "in force: context near (", "near"},
+	} {
+		c.env["TIDEWIRE_SERVER"], c.env["TIDEWIRE_CONTEXT"] = x.server, x.context
+		for _, args := range []string{"context ls", "ctx"} {
+			if r := c.run(strings.Fields(args)...); r.code != 0 || !strings.Contains(r.err, x.want) {
+				t.Errorf("%s with %+v: %+v", args, x, r)
+			}
+		}
+		var list []contextJSON
+		if err := json.Unmarshal([]byte(c.ok("context", "ls", "-o", "json")), &list); err != nil || len(list) != 2 {
+			t.Fatalf("%v, %v", list, err)
+		}
+		for _, j := range list {
+			if j.InForce != (j.Name == x.inForce) {
+				t.Errorf("%+v: %+v", x, j)
+			}
+		}
+	}
+}
+
+// A context that a command's name would hide cannot be made.
+func TestContextOfVerb(t *testing.T) {
+	c := newCLI(t, nil)
+	for _, name := range []string{"ls", "list", "rm", "select", "use"} {
+		c.fails(exitUsage, []string{"context", "add", name, "--server", "x"}, "is a command of tidewire context")
+	}
+}
+
 // What is no node is told apart.
 func TestNotANode(t *testing.T) {
 	other, err := net.Listen("tcp", "127.0.0.1:0")
@@ -184,20 +346,26 @@ func TestNotANode(t *testing.T) {
 	secure.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 	secure.StartTLS()
 	defer secure.Close()
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer silent.Close()
 	c := newCLI(t, nil)
-	for _, x := range []struct{ address, id string }{
-		{other.Addr().String(), "TW-5004"},
-		{secure.Listener.Addr().String(), "TW-5005"},
-		{silent.Addr().String(), "TW-5003"},
-		{"127.0.0.1:1", "TW-5001"},
-		{"nosuch.invalid", "TW-5002"},
+	for _, x := range []struct{ address, id, why string }{
+		{other.Addr().String(), "TW-5004", `why: what answers there is not a Tidewire node: it says "220 mail.example.org ESMTP ready"`},
+		{plain.Listener.Addr().String(), "TW-5004", `why: what answers there is not a Tidewire node: it says "HTTP/1.0 404 Not Found"`},
+		{secure.Listener.Addr().String(), "TW-5005", "why: what answers there wants TLS"},
+		{silent.Addr().String(), "TW-5003", "no answer in time"},
+		{"127.0.0.1:1", "TW-5001", ""},
+		{"nosuch.invalid", "TW-5002", ""},
 	} {
-		c.fails(exitError, []string{"stream", "ls", "--server", x.address, "--timeout", "1s"}, "error "+x.id+": no connection to "+x.address, "do:  ")
+		c.fails(exitError, []string{"stream", "ls", "--server", x.address, "--timeout", "1s"}, "error "+x.id+": no connection to "+x.address, "do:  ", x.why)
+		if r := c.run("stream", "ls", "--server", x.address, "--timeout", "1s"); strings.Contains(r.err, "frame") {
+			t.Errorf("words of the protocol about %s: %s", x.address, r.err)
+		}
 	}
 	c.fails(exitUsage, []string{"stream", "ls", "--server", "x:y:z"}, "TW-5009")
 }

@@ -2,16 +2,19 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +28,7 @@ type contextEntry struct {
 	Server      string `json:"server" doc:"address of a node, or several with commas"`
 	Description string `json:"description,omitempty" doc:"what it is for"`
 	Protected   bool   `json:"protected,omitempty" doc:"what removes data must be confirmed by the stream's name"`
+	Cluster     string `json:"cluster,omitempty" doc:"of a protected one: id of the cluster that its addresses led to last; it is protected at every address"`
 }
 
 // contexts is the file of contexts, contexts.json in the user's directory of configuration.
@@ -225,16 +229,47 @@ func (all *contexts) choose(name string) {
 	}
 }
 
-// protects names a protected context that one of the addresses belongs to; however they were given.
-func (all *contexts) protects(addresses string) string {
-	mine := hostPorts(addresses)
+// protects names a protected context that the addresses, or the cluster they led to, belong to; however they were given.
+// cluster is empty if it is not known.
+func (all *contexts) protects(ctx context.Context, addresses, cluster string) string {
+	var mine []string
 	for i := range all.Contexts {
 		e := &all.Contexts[i]
-		if e.Protected && slices.ContainsFunc(hostPorts(e.Server), func(s string) bool { return slices.Contains(mine, s) }) {
+		if !e.Protected {
+			continue
+		}
+		if cluster != "" && e.Cluster == cluster {
+			return e.Name
+		}
+		if mine == nil {
+			mine = resolved(ctx, addresses)
+		}
+		if slices.ContainsFunc(resolved(ctx, e.Server), func(s string) bool { return slices.Contains(mine, s) }) {
 			return e.Name
 		}
 	}
 	return ""
+}
+
+// resolvePatience bounds what is asked of the resolver to compare addresses.
+const resolvePatience = 2 * time.Second
+
+// resolved are addresses in one spelling, and what their hosts resolve to: localhost:7420 is 127.0.0.1:7420 too.
+func resolved(ctx context.Context, addresses string) []string {
+	ctx, cancel := context.WithTimeout(ctx, resolvePatience)
+	defer cancel()
+	out := hostPorts(addresses)
+	for _, address := range slices.Clone(out) {
+		host, port, _ := net.SplitHostPort(address) // hostPorts joined it
+		if net.ParseIP(host) != nil {
+			continue
+		}
+		ips, _ := net.DefaultResolver.LookupNetIP(ctx, "ip", host) // unknown: then its name alone is compared
+		for _, ip := range ips {
+			out = append(out, net.JoinHostPort(ip.Unmap().String(), port))
+		}
+	}
+	return out
 }
 
 // hostPorts are addresses in one spelling.
@@ -245,6 +280,9 @@ func hostPorts(addresses string) (out []string) {
 		host, port, err := net.SplitHostPort(address)
 		if err != nil {
 			host, port = strings.Trim(address, "[]"), defaultPort
+		}
+		if ip, err := netip.ParseAddr(host); err == nil {
+			host = ip.Unmap().String()
 		}
 		out = append(out, net.JoinHostPort(host, port))
 	}

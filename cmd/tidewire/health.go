@@ -61,6 +61,9 @@ func (a *app) healthCommand() *cobra.Command {
 			}
 			ctx, stop := interruptible(c.Context())
 			defer stop()
+			if !quiet {
+				cn.remind()
+			}
 			nodes, err := waitReady(ctx, hostPorts(cn.address()), cn.timeout, wait)
 			if quiet {
 				if err != nil {

@@ -43,12 +43,13 @@ type result struct {
 
 // cli is one user's terminal, without a terminal.
 type cli struct {
-	t     *testing.T
-	env   map[string]string
-	in    io.Reader
-	typed bool
-	width int // of a terminal that standard output is; 0: it is none
-	color bool
+	t       *testing.T
+	env     map[string]string
+	in      io.Reader
+	typed   bool
+	watched bool // standard error is a terminal
+	width   int  // of a terminal that standard output is; 0: it is none
+	color   bool
 }
 
 func newCLI(t *testing.T, n *broker.Node) *cli {
@@ -66,7 +67,7 @@ func (c *cli) run(args ...string) result {
 		in = strings.NewReader("")
 	}
 	var out, err buffer
-	a := &app{in: in, out: &out, err: &err, getenv: func(k string) string { return c.env[k] }, environ: c.environ, typed: c.typed, width: c.width, outColor: c.color,
+	a := &app{in: in, out: &out, err: &err, getenv: func(k string) string { return c.env[k] }, environ: c.environ, typed: c.typed, terminal: c.watched, width: c.width, outColor: c.color,
 		exit: func(code int) { panic("exit in the middle of a test") }}
 	r := result{a.run(args), out.String(), err.String()}
 	if strings.Contains(r.err, "error") && !numberedError.MatchString(r.err) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,7 +46,7 @@ type streamJSON struct {
 	DeletedAt  *time.Time      `json:"deleted_at,omitempty" doc:"when it was deleted"`
 	PurgedAt   *time.Time      `json:"purged_at,omitempty" doc:"when its data will be removed"`
 	Records    uint64          `json:"records" doc:"in all partitions; of a deleted stream 0"`
-	Bytes      uint64          `json:"bytes" doc:"on disk, in all partitions; of a deleted stream 0"`
+	Bytes      uint64          `json:"bytes" doc:"on disk, in all partitions; of a deleted stream what its purge will free"`
 	Partitions []partitionJSON `json:"partitions" doc:"its partitions; of a deleted stream none"`
 }
 
@@ -85,17 +86,31 @@ func keeps(st *client.Stream) string {
 	case 0:
 		return "everything"
 	case 1:
-		return "at least " + s[0] + " (whole segments go)"
+		return "at least " + s[0]
 	}
-	return "at least the least of " + strings.Join(s, ", ") + " (whole segments go)"
+	return "at least " + strings.Join(s, " or ") + ", whichever is less"
 }
 
-// noStream is the error of a name that was given and is not there.
-func noStream(what string, err error) error {
+// noStream is the error of a name that was given and is not there; if it was deleted, it says so.
+func (cn *connection) noStream(ctx context.Context, what, name string, err error) error {
 	p := &problem{id: explain.StreamRequest, what: what, err: err}
-	if errors.Is(err, client.ErrUnknownStream) {
-		p.err, p.todo = errors.New("there is no stream of that name"), "see which there are with `tidewire stream ls`"
-		p.id = explain.Wire(20)
+	if of, ok := errors.AsType[*problem](err); ok {
+		p = of
+	}
+	if !errors.Is(err, client.ErrUnknownStream) && p.id != explain.Wire(20) {
+		return p
+	}
+	p.id, p.err, p.todo = explain.Wire(20), errors.New("there is no stream of that name"), "see which there are with `tidewire stream ls`"
+	var gone []*adminv1.Stream
+	_ = cn.admin(ctx, what, func(ctx context.Context, s adminv1.StreamServiceClient) (err error) { // then nothing is known of deleted ones
+		gone, err = deletedStreams(ctx, s)
+		return err
+	})
+	if i := slices.IndexFunc(gone, func(st *adminv1.Stream) bool { return st.Name == name }); i >= 0 {
+		st := gone[i] // the newest of that name
+		p.err = fmt.Errorf("it was deleted %s; its data (%s) are kept until %s", st.DeleteTime.AsTime().UTC().Format(time.RFC3339), size(st.DeletedBytes),
+			st.PurgeTime.AsTime().UTC().Format(time.RFC3339))
+		p.todo = fmt.Sprintf("`tidewire stream undelete %s` brings it back, `tidewire stream purge %s` removes its data at once; `tidewire stream ls --deleted` lists all that are deleted", name, name)
 	}
 	return p
 }
@@ -178,11 +193,11 @@ func (a *app) listDeleted(c *cobra.Command, cn *connection, v *view, names bool)
 		return err
 	}
 	out := []streamJSON{}
-	rows := [][]string{{"NAME", "ID", "SUBJECTS", "DELETED", "PURGED"}}
+	rows := [][]string{{"NAME", "ID", "SUBJECTS", "ON DISK", "DELETED", "PURGED"}}
 	for _, st := range streams {
 		j := adminJSON(st)
 		out = append(out, j)
-		rows = append(rows, []string{j.Name, strconv.FormatUint(j.ID, 10), strings.Join(j.Subjects, " "),
+		rows = append(rows, []string{j.Name, strconv.FormatUint(j.ID, 10), strings.Join(j.Subjects, " "), size(j.Bytes),
 			j.DeletedAt.Format(time.RFC3339), j.PurgedAt.Format(time.RFC3339)})
 	}
 	return v.print(out, func() {

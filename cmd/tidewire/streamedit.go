@@ -75,7 +75,7 @@ A limit that is lowered removes what is beyond it, which nothing brings back, so
 				return err
 			})
 			if err != nil {
-				return err
+				return cn.noStream(c.Context(), failed, args[0], err)
 			}
 			with.Etag, with.Subjects = now.Etag, union(now.Subjects, subjects) // what was seen is what is changed
 			if lowers(mask, now.Retention, with.Retention) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,28 +20,31 @@ func (a *app) streamPurgeCommand() *cobra.Command {
 		Use:   "purge [NAME]",
 		Short: "Remove the data of a deleted stream at once, for good",
 		Long: `Remove the data of a deleted stream at once and for good, before its purge time. One that
-is not deleted is left alone: tidewire stream rm NAME --purge does both.`,
+is not deleted is left alone: tidewire stream rm NAME --purge does both. Also with --id it
+is the stream's name that confirms, typed or as --yes=NAME.`,
 		Example: "  tidewire stream purge orders\n  tidewire stream purge --id 7 --yes",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := which.take(c, args); err != nil {
 				return err
 			}
-			name := which.name
-			if name == "" {
-				name = fmt.Sprint(which.id)
-			}
-			if err := cn.check(); err != nil {
+			failed := which.String() + " was not purged"
+			var gone *adminv1.Stream
+			err := cn.admin(c.Context(), failed, func(ctx context.Context, s adminv1.StreamServiceClient) (err error) {
+				gone, err = which.find(ctx, s, c, failed)
+				return err
+			})
+			if err != nil {
 				return err
 			}
-			if err := cn.confirm(c, name, fmt.Sprintf("Purge %s? Its data will be removed now, for good.", &which), yes); err != nil {
+			question := fmt.Sprintf("Purge stream %s, number %d, deleted %s? Its data (%s) will be removed now, for good.", gone.Name, gone.Id,
+				gone.DeleteTime.AsTime().UTC().Format(time.RFC3339), size(gone.DeletedBytes))
+			if err := cn.confirm(c, gone.Name, question, yes); err != nil {
 				return err
 			}
 			request := rand.Text()
-			var gone *adminv1.Stream
-			err := cn.admin(c.Context(), which.String()+" was not purged", func(ctx context.Context, s adminv1.StreamServiceClient) error {
-				got, err := s.PurgeStream(ctx, &adminv1.PurgeStreamRequest{Name: which.name, Id: which.id, RequestId: request})
-				gone = got.GetStream()
+			err = cn.admin(c.Context(), failed, func(ctx context.Context, s adminv1.StreamServiceClient) error {
+				_, err := s.PurgeStream(ctx, &adminv1.PurgeStreamRequest{Id: gone.Id, RequestId: request})
 				return err
 			})
 			if err != nil {

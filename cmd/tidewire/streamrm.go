@@ -31,14 +31,14 @@ func (a *app) streamRmCommand() *cobra.Command {
 		Short:   "Delete a stream",
 		Long: `Delete a stream. Its records cannot be read any more from then on; on disk they are
 kept for 24 hours, in which stream undelete brings it back, and then removed. --purge
-removes them now.`,
+removes them now: space comes back only then.`,
 		Example: "  tidewire stream rm orders\n  tidewire stream rm orders --purge --yes",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return cn.call(c.Context(), func(ctx context.Context, cl *client.Client) error {
 				st, err := cl.Stream(ctx, args[0])
 				if err != nil {
-					return noStream("stream "+args[0]+" was not deleted", err)
+					return cn.noStream(c.Context(), "stream "+args[0]+" was not deleted", args[0], err)
 				}
 				if err := cn.confirm(c, st.Name, removeQuestion(&st, purge), yes); err != nil {
 					return err
@@ -97,8 +97,9 @@ func (a *app) sayRemoved(v *view, r removed) error {
 		case r.PurgedAt == nil:
 			fmt.Fprintf(a.out, "stream %s is deleted\n", r.Name)
 		default:
-			fmt.Fprintf(a.out, "stream %s is deleted; its data stay on disk until %s: `tidewire stream undelete %s` brings it back\n",
-				r.Name, r.PurgedAt.Format(time.RFC3339), r.Name)
+			fmt.Fprintf(a.out, "stream %s is deleted; `tidewire stream undelete %s` brings it back until %s\n"+
+				"its data stay on disk until then: `tidewire stream purge %s` frees the space at once, for good\n",
+				r.Name, r.Name, r.PurgedAt.Format(time.RFC3339), r.Name)
 		}
 	})
 }

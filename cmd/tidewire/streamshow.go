@@ -25,7 +25,7 @@ func (a *app) streamShowCommand() *cobra.Command {
 			return cn.call(c.Context(), func(ctx context.Context, cl *client.Client) error {
 				st, err := cl.Stream(ctx, args[0])
 				if err != nil {
-					return noStream("cannot show stream "+args[0], err)
+					return cn.noStream(c.Context(), "cannot show stream "+args[0], args[0], err)
 				}
 				return v.print(toJSON(&st), func() { a.showStream(&st, v.wide()) })
 			})

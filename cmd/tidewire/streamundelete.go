@@ -5,9 +5,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tidewire/tidewire/internal/explain"
 	adminv1 "github.com/tidewire/tidewire/proto/admin/v1"
 )
 
@@ -53,10 +57,15 @@ func (a *app) streamUndeleteCommand() *cobra.Command {
 			}
 			request := rand.Text()
 			var now *adminv1.Stream
-			err := cn.admin(c.Context(), which.String()+" was not brought back", func(ctx context.Context, s adminv1.StreamServiceClient) error {
-				got, err := s.UndeleteStream(ctx, &adminv1.UndeleteStreamRequest{Name: which.name, Id: which.id, RequestId: request})
+			failed := which.String() + " was not brought back"
+			err := cn.admin(c.Context(), failed, func(ctx context.Context, s adminv1.StreamServiceClient) error {
+				st, err := which.find(ctx, s, c, failed)
 				if err != nil {
 					return err
+				}
+				got, err := s.UndeleteStream(ctx, &adminv1.UndeleteStreamRequest{Id: st.Id, RequestId: request})
+				if err != nil {
+					return notUndeleted(err, failed, st)
 				}
 				now = withPartitions(ctx, s, got.Stream)
 				return nil
@@ -72,6 +81,72 @@ func (a *app) streamUndeleteCommand() *cobra.Command {
 	cn.completeDeleted(c)
 	v = a.view(c, streamJSON{})
 	return c
+}
+
+// notUndeleted adds what to do about a name or subjects that another stream has by now.
+func notUndeleted(err error, failed string, st *adminv1.Stream) error {
+	err = adminProblem(explain.StreamRequest, failed, err)
+	if p, ok := errors.AsType[*problem](err); ok && (p.id == explain.Wire(21) || p.id == explain.Wire(22)) {
+		p.todo = "another stream has its name or subjects by now (`tidewire stream ls`): delete that one first with `tidewire stream rm NAME`, or leave this one until it is purged"
+		if st.PurgeTime != nil {
+			p.todo += ", at " + st.PurgeTime.AsTime().UTC().Format(time.RFC3339)
+		}
+	}
+	return err
+}
+
+// find gives the deleted stream that is meant. If there is none, or more than one, its error says what to do, for the verb c.
+func (b *byNameOrID) find(ctx context.Context, s adminv1.StreamServiceClient, c *cobra.Command, failed string) (*adminv1.Stream, error) {
+	if b.id != 0 {
+		got, err := s.GetStream(ctx, &adminv1.GetStreamRequest{Id: b.id})
+		switch {
+		case err != nil:
+			return nil, noneDeleted(adminProblem(explain.StreamRequest, failed, err))
+		case got.Stream.DeleteTime == nil:
+			return nil, notDeleted(c, failed, got.Stream.Name)
+		}
+		return got.Stream, nil
+	}
+	all, err := deletedStreams(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(st *adminv1.Stream) bool { return st.Name != b.name })
+	switch len(all) {
+	case 1:
+		return all[0], nil
+	case 0:
+		_, err := s.GetStream(ctx, &adminv1.GetStreamRequest{Name: b.name})
+		if err == nil {
+			return nil, notDeleted(c, failed, b.name)
+		}
+		return nil, noneDeleted(adminProblem(explain.StreamRequest, failed, err))
+	}
+	var which, ids []string
+	for _, st := range all {
+		which = append(which, fmt.Sprintf("number %d, deleted %s", st.Id, st.DeleteTime.AsTime().UTC().Format(time.RFC3339)))
+		ids = append(ids, fmt.Sprintf("`%s --id %d`", c.CommandPath(), st.Id))
+	}
+	return nil, &problem{id: explain.BadRequest, what: failed, err: fmt.Errorf("%d deleted streams had that name: %s", len(all), strings.Join(which, "; ")),
+		todo: "say which: " + strings.Join(ids, " or ") + "; `tidewire stream ls --deleted` tells more of them", code: exitUsage}
+}
+
+// notDeleted says that a stream lives, to a verb that is for those that do not.
+func notDeleted(c *cobra.Command, failed, name string) error {
+	p := &problem{id: explain.NotDeleted, what: failed, err: fmt.Errorf("stream %s is not deleted", name), todo: "nothing: it is there, `tidewire stream show " + name + "` shows it"}
+	if c.Name() == "purge" {
+		p.todo = "to delete it and remove its data at once, give `tidewire stream rm " + name + " --purge`"
+	}
+	return p
+}
+
+// noneDeleted adds to the error of a stream that is not there where to look for one that is deleted.
+func noneDeleted(err error) error {
+	if p, ok := errors.AsType[*problem](err); ok && p.id == explain.Wire(20) {
+		p.err = errors.New("no deleted stream is that one: it may have been purged, which nothing undoes")
+		p.todo = "see which there are with `tidewire stream ls --deleted`"
+	}
+	return err
 }
 
 // completeDeleted completes the first argument with the names of deleted streams.

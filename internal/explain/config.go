@@ -8,5 +8,5 @@ var configEntries = []Entry{
 	{2103, "a value of the wrong kind", "The value is no number, duration, number of bytes, or one of the words that the setting takes.", "Write it as the message says: durations 30s, 10m, 36h, 7d or 2w; bytes 4096, 64KiB, 500MB or 10GiB; true or false."},
 	{2104, "a value out of its range", "The value is below the smallest or above the largest that the setting may have, which the message names.", "Choose one in the range. docs/reference/configuration.md has all of them."},
 	{2105, "a setting is given twice", "The same key stands in the file twice, perhaps once in a section and once with a dot.", "Keep one of them: the message names both places."},
-	{2106, "settings do not fit one another", "Each value is allowed, and together they are not; or one that a node cannot do without is missing.", "Do as the message says."},
+	{2106, "settings do not fit one another", "Each value is allowed, and together they are not: an address that others can reach without insecure, say, or parts of the memory that are more than the whole. Or one that a node cannot do without is missing.", "Do as the message says: it names the settings, their values, and which of them to change."},
 }

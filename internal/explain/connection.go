@@ -19,7 +19,7 @@ var connectionEntries = []Entry{
 	{Refused, "connection refused", "The machine is there, and nothing listens at that port.", "Start a node with `tidewire dev`, or name another with --server or TIDEWIRE_SERVER."},
 	{UnknownHost, "unknown host", "The name of the machine does not resolve to an address.", "Check the name; --server and TIDEWIRE_SERVER take HOST:PORT, such as 127.0.0.1:7420."},
 	{Timeout, "no answer in time", "The node, or the way to it, did not answer within --timeout. A packet filter that drops looks the same, and so does a server of another protocol that waits for more.", "Is the node up, and not overloaded? Its log says more; --timeout waits longer."},
-	{NotTidewire, "not a Tidewire node", "Something else listens at that port: what it says is not the Tidewire protocol.", "Check the port: a node listens at 7420 unless told otherwise with --listen."},
+	{NotTidewire, "not a Tidewire node", "Something else listens at that port, an HTTP, SSH or database server say: what it says is not the Tidewire protocol.", "Check the port: a node listens at 7420 unless told otherwise with --listen."},
 	{TLSOnPlain, "the port speaks TLS", "The port wants TLS, and the connection was made without it.", "Name a port of the node without TLS, or check that the address is a Tidewire node's at all."},
 	{VersionGap, "no common protocol version", "The node and this program have no version of the protocol in common.", "Compare `tidewire version` here and on the node, and update the older one."},
 	{Unreachable, "no way to the machine", "There is no route to the machine's network, or a router says that it cannot be reached.", "Check the address, and that this machine is on the network that it should be on."},

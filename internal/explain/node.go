@@ -46,7 +46,7 @@ var nodeEntries = []Entry{
 		"Mount it or put it back, then start the node again."},
 	{CatalogUnreadable, "the catalog cannot be read", "The log of what streams there are does not decode. Nothing was changed or deleted.", "Run `tidewire log verify DIR`, and put the directory back from a copy."},
 	{DiskAlmostFull, "the disk is almost full", "Less is free than the node keeps (by default the smaller of 5 % and 1 GiB). Publishes and new streams are refused, clients try again by themselves; reads, deletes and retention go on.",
-		"Free space, or delete streams or shorten their retention: publishing goes on by itself within seconds."},
+		"Free space, or shorten the retention of streams, or delete some. A deleted stream gives its space back only after its grace time (24 hours, unless streams.delete-grace says otherwise), or at once with `tidewire stream purge NAME`. Publishing goes on by itself within seconds of there being space."},
 	{StoppedBadly, "the node did not stop in good order", "Something could not be closed; the message says what. Nothing acknowledged is lost.", "Start the node again: it recovers by itself."},
 	{StoppedAtOnce, "the node was stopped at once", "A second signal came while the node was draining. Nothing acknowledged is lost.", "Start the node again: it recovers by itself. To let clients finish, send one signal and wait."},
 }
