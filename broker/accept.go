@@ -251,7 +251,7 @@ func (n *Node) listen() (err error) {
 		gnet.WithNumEventLoop(len(n.loops)),
 		gnet.WithReadBufferCap(readBuffer),
 		gnet.WithTCPNoDelay(gnet.TCPDelay), // as Go has set it: not delayed
-		gnet.WithLogger(n.log.Named("gnet").Sugar()))
+		gnet.WithLogger(engineLog{n.log.Named("gnet").Sugar()}))
 	if err != nil {
 		return err
 	}
@@ -262,6 +262,11 @@ func (n *Node) listen() (err error) {
 	n.accepting.done.Go(n.accepting.run)
 	return nil
 }
+
+// engineLog is gnet's log. What it tells by the way says nothing of the node.
+type engineLog struct{ *zap.SugaredLogger }
+
+func (l engineLog) Infof(format string, args ...any) { l.Debugf(format, args...) }
 
 // tryAddress reports whether the address can be had, before anything else is done: a node that cannot listen is
 // to leave its data alone, and one that recovers is to refuse connections, not to let them wait.

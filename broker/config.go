@@ -224,6 +224,10 @@ func (c *Config) validate() error {
 	if c.MemoryLimit < 32<<20 {
 		bad("memory limit %d is below %d: give the process more", c.MemoryLimit, 32<<20)
 	}
+	if sum, most := c.buffers(), float64(c.MemoryLimit)*largestBuffers; sum > most {
+		bad("memory shares: publish %d, hot %d, outbound %d and inbound %d bytes are together more than %.0f, three quarters of the memory limit %d: "+
+			"lower them, or raise the limit", c.PublishMemory, c.HotMemory, c.OutboundMemory, c.InboundMemory, most, c.MemoryLimit)
+	}
 	if c.MinFree < -1 {
 		bad("free space to keep %d is below -1, which means none", c.MinFree)
 	}

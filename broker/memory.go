@@ -20,6 +20,9 @@ const (
 	connectionShare = 8
 
 	largestBuffer = 256 << 20
+	// largestBuffers is which part of MemoryLimit the four may take together, however they are set: the rest is what
+	// conversations and connections have, an eighth each.
+	largestBuffers = 0.75
 
 	// connectionCost is about what a connection costs that has said HELLO and nothing else: session, logger, gnet's
 	// buffers of the smallest size, maps.
@@ -74,6 +77,11 @@ func cgroupLimit(root, membership string) int64 {
 		}
 	}
 	return least
+}
+
+// buffers is what PublishMemory, HotMemory, OutboundMemory and InboundMemory are together; a float, as each may be near the largest int64.
+func (c *Config) buffers() float64 {
+	return float64(c.PublishMemory) + float64(c.HotMemory) + float64(c.OutboundMemory) + float64(c.InboundMemory)
 }
 
 // limitHeap has the collector keep to the limit, unless the environment says otherwise.

@@ -339,7 +339,7 @@ func (n *Node) startPartition(ctx context.Context, st *cluster.Stream, number ui
 	for _, l := range n.loops {
 		p.watches = append(p.watches, &watch{loop: l})
 	}
-	log := n.log.With(zap.String("stream", st.Name), zap.Uint32("partition", number), zap.Uint64("group", group))
+	log := n.log.With(zap.String("stream", st.Name), zap.Uint32("partition", number)) // the group's number is added by raft
 	stable, err := n.stable.Group(group)
 	if err != nil {
 		return nil, err
@@ -347,7 +347,7 @@ func (n *Node) startPartition(ctx context.Context, st *cluster.Stream, number ui
 	if stable.Voted() && !n.data.exists(partitionDir(group)) {
 		return nil, n.data.missing(partitionDir(group), fmt.Sprintf("stream %q, partition %d", st.Name, number))
 	}
-	data, err := n.openLog(partitionDir(group), group, log)
+	data, err := n.openLog(partitionDir(group), group, log.With(zap.Uint64("group", group)))
 	if err != nil {
 		return nil, err
 	}

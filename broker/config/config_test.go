@@ -75,7 +75,7 @@ func write(t *testing.T, text string) string {
 }
 
 func TestPrecedence(t *testing.T) {
-	file := write(t, "data: /file\nlimits:\n  max-requests: 10\n  max-cursors: 20\nlimits.max-conversations: 30\ntimeouts: {idle: 7d, handshake: 1m}\nmemory:\n  publish-bytes: 1GiB\n")
+	file := write(t, "data: /file\nlimits:\n  max-requests: 10\n  max-cursors: 20\nlimits.max-conversations: 30\ntimeouts: {idle: 7d, handshake: 1m}\nmemory:\n  publish-bytes: 1GiB\n  limit: 8GiB\n")
 	l, err := Load(Options{File: file, Defaults: map[string]string{"data": "here", "log.level": "warn"},
 		Environ: []string{"TIDEWIRE_LIMITS_MAX_CURSORS=21", "TIDEWIRE_TIMEOUTS_HANDSHAKE=2m", "TIDEWIRE_SERVER=x", "HOME=/"},
 		Flags:   []Given{{"timeouts.handshake", "3m", "--timeouts-handshake"}}})
@@ -100,6 +100,27 @@ func TestPrecedence(t *testing.T) {
 	}
 	if l.DataDir != "/file" || l.IdleTimeout != 7*24*time.Hour || l.PublishMemory != 1<<30 {
 		t.Errorf("%+v", l.Config)
+	}
+}
+
+// The parts of the memory may not be more than there is for them, whoever set the whole.
+func TestMemoryShares(t *testing.T) {
+	for _, x := range []struct{ memory, where, want string }{
+		{"{limit: 1GiB, publish-bytes: 2GiB}", ":2:10", "memory.publish-bytes 2GiB, memory.hot-bytes "},
+		{"{limit: 1GiB, publish-bytes: 300MiB, hot-bytes: 300MiB, outbound-bytes: 300MiB, inbound-bytes: 1MiB}", ":2:10", "are together more than 3/4 of memory.limit (1GiB)"},
+		{"{inbound-bytes: 16TiB}", ":2:10", "memory.inbound-bytes 16TiB are together more than 3/4 of memory.limit ("},
+		{"{limit: 1GiB, publish-bytes: 256MiB, hot-bytes: 256MiB, outbound-bytes: 255MiB, inbound-bytes: 1MiB}", "", ""},
+		{"{limit: 32MiB}", "", ""},
+	} {
+		file := write(t, "data: d\nmemory: "+x.memory+"\n")
+		_, err := Load(Options{File: file})
+		p, _ := errors.AsType[Problems](err)
+		switch {
+		case x.want == "" && err != nil:
+			t.Errorf("%s: %v", x.memory, err)
+		case x.want != "" && (len(p) != 1 || p[0].ID != idConflict || p[0].Where != file+x.where || !strings.Contains(p[0].What, x.want)):
+			t.Errorf("%s: %v", x.memory, err)
+		}
 	}
 }
 

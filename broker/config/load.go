@@ -123,6 +123,9 @@ func Load(o Options) (*Loaded, error) {
 			problems.add(idConflict, "configuration", "data is not set: name the directory of the node's data, with --data, TIDEWIRE_DATA or in the file")
 			continue
 		}
+		if strings.HasPrefix(err.Error(), "memory shares") {
+			where, err = l.memoryShares()
+		}
 		problems.add(idConflict, where, "%v", err)
 	}
 	problems = append(problems, wrong...)
@@ -130,6 +133,25 @@ func Load(o Options) (*Loaded, error) {
 		return nil, problems
 	}
 	return l, nil
+}
+
+// memoryShares is what to say of memory settings that are together more than the node has, and where the first of them was set.
+func (l *Loaded) memoryShares() (where string, err error) {
+	var parts []string
+	where = "configuration"
+	for _, key := range []string{"memory.limit", "memory.publish-bytes", "memory.hot-bytes", "memory.outbound-bytes", "memory.inbound-bytes"} {
+		c := l.Config
+		c.Config = c.WithDefaults()
+		if key != "memory.limit" {
+			parts = append(parts, key+" "+find(key).text(&c))
+		}
+		if where == "configuration" && l.Origin(key) != "default" {
+			where = l.Origin(key)
+		}
+	}
+	limit := l.WithDefaults().MemoryLimit
+	return where, fmt.Errorf("%s are together more than 3/4 of memory.limit (%s), which is all that they may take: lower them, or raise memory.limit",
+		strings.Join(parts, ", "), BytesText(limit))
 }
 
 // byLine orders problems of one file as they stand in it.

@@ -73,8 +73,11 @@ func (l *Loaded) Settings() []View {
 	return views
 }
 
-// shown is the value of s in c, unless it is a secret.
+// shown is the value of s in c, unless it is a secret; where it was left to the node, what that comes to here.
 func (s *Setting) shown(c *Config) string {
+	full := *c
+	full.Config = c.WithDefaults()
+	c = &full
 	switch {
 	case s.Secret:
 		return ""
@@ -140,9 +143,7 @@ func (s *Source) reloadLocked() (done Reloaded, err error) {
 				continue
 			}
 			done.Changed = append(done.Changed, change)
-			if p := t.set(&holds.Config, value{to, next.Origin(t.Key)}); p != nil {
-				return done, p // cannot be: Load accepted it
-			}
+			reflect.ValueOf(t.field(&holds.Config)).Elem().Set(reflect.ValueOf(t.field(&next.Config)).Elem())
 		}
 		holds.origins[t.Key] = next.Origin(t.Key)
 	}

@@ -87,7 +87,7 @@ var table = finish([]Setting{
 		Doc: "bytes one connection's subscriptions may have outstanding; a connection keeps what it was told when it was made, if that is more"},
 
 	{Key: "memory.limit", Kind: Bytes, Min: 32 << 20, Max: 1 << 44, Default: "3/4 of what there is", Example: "2GiB", field: func(c *Config) any { return &c.MemoryLimit },
-		Doc: "bytes of memory the process keeps to; there is what the cgroup, or else the machine, has; the other bounds of memory follow from it"},
+		Doc: "bytes of memory the process keeps to; there is what the cgroup, or else the machine, has; the other bounds of memory follow from it, and may be at most 3/4 of it together"},
 	{Key: "memory.publish-bytes", Kind: Bytes, Default: "1/12 of the limit", Example: "128MiB", Min: 2 * wire.MaxBatch, Max: 1 << 44, field: func(c *Config) any { return &c.PublishMemory },
 		Doc: "bytes of batches queued or in flight on the node; at most 256MiB by default; beyond it publishes are refused as OVERLOADED"},
 	{Key: "memory.hot-bytes", Kind: Bytes, Default: "1/12 of the limit", Example: "128MiB", Min: 1, Max: 1 << 44, field: func(c *Config) any { return &c.HotMemory },
@@ -202,10 +202,16 @@ func (s *Setting) Env() string {
 // Default values that are not broker.Config's.
 var ownDefaults = Config{LogLevel: "info", LogFormat: "text"}
 
-// defaults is what a node is set to when nobody says anything.
+// defaults is what a node is set to when nobody says anything. What depends on the machine, or on another setting that
+// may yet be given, is left to the node: zero.
 func defaults() Config {
 	c := ownDefaults
 	c.Config = c.WithDefaults()
+	for i := range table {
+		if s := &table[i]; s.Default != "" {
+			reflect.ValueOf(s.field(&c)).Elem().SetZero()
+		}
+	}
 	return c
 }
 

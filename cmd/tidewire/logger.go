@@ -33,7 +33,7 @@ func (a *app) logger(level, format string) (*zap.Logger, zap.AtomicLevel, error)
 	switch format {
 	case "text":
 		cfg.ConsoleSeparator = "  "
-		cfg.EncodeTime = zapcore.TimeEncoderOfLayout(time.TimeOnly + ".000")
+		cfg.EncodeTime = func(t time.Time, to zapcore.PrimitiveArrayEncoder) { to.AppendString(t.UTC().Format(timeLayout)) }
 		cfg.EncodeLevel = zapcore.LowercaseLevelEncoder
 		if a.color {
 			cfg.EncodeLevel = zapcore.LowercaseColorLevelEncoder

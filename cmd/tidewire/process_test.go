@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -107,6 +108,36 @@ func TestServerStopsOnSignal(t *testing.T) {
 		c.ok("pub", "s", "x")
 		p.signal(s)
 		p.ends(0, `"msg":"draining; the same signal again stops at once"`, `"msg":"stopped"`)
+	}
+}
+
+// A line of the text log has its date and time in UTC, no key twice, and nothing that only the event loop's makers want to know.
+func TestTextLog(t *testing.T) {
+	p := spawn(t, "", "server", "--data", filepath.Join(t.TempDir(), "data"), "--listen", "127.0.0.1:0", "--dev", "--log-level", "debug")
+	c := newCLI(t, nil)
+	c.env["TIDEWIRE_SERVER"] = p.ready()
+	c.ok("pub", "s", "x")
+	p.signal(syscall.SIGTERM)
+	p.ends(0)
+	line, key := regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z  (debug|info|warn|error)  `), regexp.MustCompile(`"(\w+)":`)
+	groups := 0
+	for s := range strings.Lines(p.err.String()) {
+		seen := map[string]bool{}
+		for _, m := range key.FindAllStringSubmatch(s, -1) {
+			if seen[m[1]] {
+				t.Errorf("%s is twice in %s", m[1], s)
+			}
+			seen[m[1]] = true
+		}
+		if seen["group"] {
+			groups++
+		}
+		if !line.MatchString(s) || strings.Contains(s, "gnet") && strings.Contains(s, "  info  ") {
+			t.Errorf("a line of the log is %s", s)
+		}
+	}
+	if groups == 0 {
+		t.Errorf("no line is about a group:\n%s", p.err.String())
 	}
 }
 
