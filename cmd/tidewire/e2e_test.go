@@ -340,6 +340,9 @@ func TestLog(t *testing.T) {
 	if out := c.ok("log", "dump", dir, "--from", "2", "--limit", "1"); !strings.Contains(out, `"\xff"`) || strings.Contains(out, "hello") {
 		t.Errorf("--from 2 --limit 1 prints %s", out)
 	}
+	for _, args := range []string{"--from 3", "--from 99 --json"} {
+		c.fails(exitUsage, append([]string{"log", "dump", dir}, strings.Fields(args)...), "TW-6010", "no record there has the offset", "partitions/1 offsets [0, 3)")
+	}
 	if out := c.ok("log", "dump", filepath.Join(dir, "catalog")); !strings.Contains(out, `"op":"create-stream"`) {
 		t.Errorf("the catalog is %s", out)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -40,9 +41,10 @@ func (a *app) logDumpCommand() *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.Uint64Var(&d.from, "from", 0, "begin with the record at `OFFSET`")
+	f.Uint64Var(&d.from, "from", 0, "begin with the record at `OFFSET`; an error if no log there holds it")
 	f.Uint64Var(&d.limit, "limit", 0, "end each log after `N` records, or entries without records")
 	f.BoolVar(&d.full, "full", false, "print whole values; without it they are cut at 80 bytes")
+	a.progressFlags(c)
 	d.view = a.view(c, dumpItem{}, formatText, formatJSON)
 	return c
 }
@@ -60,6 +62,8 @@ type dump struct {
 	catalog bool   // the log at hand is the catalog's
 	printed uint64 // of the log at hand: records and entries without records
 	damaged bool
+	found   bool     // a log holds the offset that was given
+	held    []string // what logs hold, for the error if none does
 }
 
 var errEnough = errors.New("limit reached")
@@ -71,7 +75,13 @@ func (d *dump) run(dir string) error {
 	}
 	defer set.fs.Close()
 	d.out = newOutput(d.app.out)
+	read := set.readings(1)
+	if d.app.width == 0 { // a terminal shows what is printed, which is progress enough
+		bar := read.progress(d.app, "read")
+		defer bar.stop()
+	}
 	err = set.each(func(dir string, l *storage.Log, err error) error {
+		defer read.past(dir)
 		d.printed = 0
 		head, name := &dumpLog{Name: set.name(dir)}, set.name(dir)
 		if o := set.owner(dir); o != nil {
@@ -93,10 +103,16 @@ func (d *dump) run(dir string) error {
 	if closeErr := d.out.close(); err == nil && closeErr != nil {
 		err = &problem{id: explain.OutputFailed, what: "writing failed", err: closeErr}
 	}
-	if err == nil && d.damaged {
+	switch {
+	case err != nil:
+		return err
+	case d.damaged:
 		return errSilent(exitError)
+	case d.seek && !d.found:
+		return &problem{id: explain.OffsetBeyond, what: fmt.Sprintf("no record there has the offset %d", d.from), code: exitUsage,
+			err: errors.New("what is there: " + strings.Join(d.held, "; ")), todo: "give --from an offset that is kept, or leave it out"}
 	}
-	return err
+	return nil
 }
 
 // dumpItem is one line of JSON.
@@ -195,6 +211,12 @@ func (d *dump) log(head *dumpLog, name string, l *storage.Log) error {
 	}
 	index := b.First
 	if d.seek {
+		if !d.catalog && b.Start < b.End {
+			d.held = append(d.held, fmt.Sprintf("%s %s", head.Name, offsetsText(b.Start, b.End)))
+		} else if !d.catalog {
+			d.held = append(d.held, head.Name+" no records")
+		}
+		d.found = d.found || !d.catalog && b.Start <= storage.Offset(d.from) && storage.Offset(d.from) < b.End
 		if index, err = d.find(l, storage.Offset(d.from)); err != nil {
 			return err
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync/atomic"
 
 	"github.com/spf13/cobra"
 
@@ -24,6 +23,11 @@ reported by file, byte and exact range of offsets.
 
 A torn tail is not damage: it is what a crash in the middle of a write leaves, holds
 nothing that was acknowledged, and is cut when the node starts.
+
+A line says of each log: its directory, whose partition it is (stream/number), ok or what
+is wrong, the records in batches that can be read, the half-open range of offsets kept,
+Raft's entries (batches, changes of leadership and commands), files (segments), bytes on
+disk, and whether it was closed in good order, as a node that is stopped does.
 
 Of a whole data directory the catalog is read as well: what it says there is and what the
 votes prove to have held records must be there, or is MISSING. A partition that the
@@ -103,19 +107,17 @@ func (a *app) logVerifyCommand() *cobra.Command {
 
 func (a *app) verifyAll(set *logSet, v *view) ([]*logReport, error) {
 	reports := []*logReport{}
-	var done atomic.Uint64
-	bar := a.progress("verified", int64(len(set.dirs)), func() (int64, string) {
-		n := done.Load()
-		return int64(n), fmt.Sprintf("%d of %s", n, plural(len(set.dirs), "log"))
-	})
-	defer bar.stop()
+	read := set.readings(2) // see logReport.verify
+	bar := read.progress(a, "verified")
+	text := v.is(formatText) || v.wide()
+	later := a.terminal && a.width > 0 // lines would stand in the middle of the bar
 	err := set.each(func(dir string, l *storage.Log, err error) error {
 		r := &logReport{Log: set.name(dir), Stray: set.stray(dir) && !errors.Is(err, storage.ErrRemoved)}
 		if r.owner = set.owner(dir); r.owner != nil {
 			r.Stream, r.Number = r.owner.stream, &r.owner.partition
 		}
 		reports = append(reports, r)
-		defer done.Add(1)
+		defer read.past(dir)
 		if err != nil {
 			r.unreadable(err)
 		} else if err := r.verify(l); err != nil {
@@ -124,11 +126,17 @@ func (a *app) verifyAll(set *logSet, v *view) ([]*logReport, error) {
 		if dir == "catalog" && set.inventory != nil && r.State == "ok" && !errors.Is(err, errEmpty) && set.inventory.catalogErr != nil {
 			r.State, r.Error = "damaged", set.inventory.catalogErr.Error()
 		}
-		if v.is(formatText) || v.wide() {
+		if text && !later {
 			a.sayVerified(r)
 		}
 		return nil
 	})
+	bar.stop()
+	for _, r := range reports {
+		if text && later {
+			a.sayVerified(r)
+		}
+	}
 	return reports, err
 }
 

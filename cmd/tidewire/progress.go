@@ -13,6 +13,7 @@ const (
 	barInterval  = 100 * time.Millisecond
 	lineInterval = 5 * time.Second
 	noEstimate   = 3 * time.Second // so long the pace says little about what is left
+	barPatience  = time.Second     // what is over sooner needs no bar
 )
 
 // barFlags are --progress and --no-progress.
@@ -49,8 +50,24 @@ func (a *app) progress(verb string, total int64, look func() (done int64, text s
 		go p.every(lineInterval, func() { fmt.Fprintf(a.err, "%s %s%s\n", verb, share(look, total), words()) })
 		return p
 	}
-	p.all = mpb.New(mpb.WithOutput(a.err), mpb.WithWidth(30), mpb.WithRefreshRate(120*time.Millisecond))
 	text := decor.Any(func(decor.Statistics) string { return "  " + words() })
+	go p.every(barInterval, func() {
+		switch {
+		case p.bar == nil && time.Since(began) < barPatience:
+			return
+		case p.bar == nil:
+			p.draw(a, verb, total, text)
+		}
+		if done, _ := look(); total > 0 {
+			p.bar.SetCurrent(min(done, total-1)) // the end is said by stop
+		}
+	})
+	return p
+}
+
+// draw begins the bar.
+func (p *progress) draw(a *app, verb string, total int64, text decor.Decorator) {
+	p.all = mpb.New(mpb.WithOutput(a.err), mpb.WithWidth(30), mpb.WithRefreshRate(120*time.Millisecond))
 	if total > 0 {
 		p.bar = p.all.New(total, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
 			mpb.BarRemoveOnComplete(), mpb.PrependDecorators(decor.Name(verb+" "), decor.Percentage(decor.WC{W: 5})),
@@ -58,12 +75,6 @@ func (a *app) progress(verb string, total int64, look func() (done int64, text s
 	} else {
 		p.bar = p.all.New(0, mpb.NopStyle(), mpb.BarRemoveOnComplete(), mpb.PrependDecorators(decor.Name(verb)), mpb.AppendDecorators(text))
 	}
-	go p.every(barInterval, func() {
-		if done, _ := look(); total > 0 {
-			p.bar.SetCurrent(min(done, total-1)) // the end is said by stop
-		}
-	})
-	return p
 }
 
 // share is how much of all is done, in percent; empty if nobody knows.

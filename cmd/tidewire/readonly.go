@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -21,14 +22,17 @@ var errReadOnly = errors.New("opened for reading only")
 
 // readOnlyFS is a directory as storage sees it, in which files are opened for reading and nothing can be
 // written: what looks at damaged data must not be able to change them.
-type readOnlyFS struct{ root *os.Root }
+type readOnlyFS struct {
+	root *os.Root
+	read *atomic.Int64 // bytes of files that were read
+}
 
-func openReadOnly(dir string) (storage.FS, error) {
+func openReadOnly(dir string) (*readOnlyFS, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
-	return readOnlyFS{root}, nil
+	return &readOnlyFS{root, new(atomic.Int64)}, nil
 }
 
 func (r readOnlyFS) Open(name string) (storage.File, error) {
@@ -36,7 +40,7 @@ func (r readOnlyFS) Open(name string) (storage.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readOnlyFile{f}, nil
+	return readOnlyFile{f, r.read}, nil
 }
 
 func (r readOnlyFS) List(dir string) ([]string, error) {
@@ -66,7 +70,16 @@ func (r readOnlyFS) SyncDir(string) error                { return nil }
 func (r readOnlyFS) Space() (int64, int64, error)        { return 0, 0, errReadOnly }
 func (r readOnlyFS) Close() error                        { return r.root.Close() }
 
-type readOnlyFile struct{ *os.File }
+type readOnlyFile struct {
+	*os.File
+	read *atomic.Int64
+}
+
+func (f readOnlyFile) ReadAt(b []byte, at int64) (int, error) {
+	n, err := f.File.ReadAt(b, at)
+	f.read.Add(int64(n))
+	return n, err
+}
 
 func (f readOnlyFile) WriteAt([]byte, int64) (int, error)    { return 0, errReadOnly }
 func (f readOnlyFile) WriteVAt([][]byte, int64) (int, error) { return 0, errReadOnly }
@@ -101,7 +114,7 @@ func (m heapMapping) Unmap() error  { return nil }
 
 // logSet is the logs below a directory that a user named.
 type logSet struct {
-	fs   storage.FS
+	fs   *readOnlyFS
 	base string   // where fs is rooted
 	dirs []string // below base: "catalog", "partitions/1", …; "." for one log
 
