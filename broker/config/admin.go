@@ -14,7 +14,7 @@ type forAdmin struct{ source *Source }
 // Settings implements admin.Settings.
 func (a forAdmin) Settings() (all []admin.Setting) {
 	for _, v := range a.source.Settings() {
-		all = append(all, admin.Setting{Key: v.Key, Value: v.Value, Origin: v.Origin, Default: v.DefaultText(), Doc: v.Doc,
+		all = append(all, admin.Setting{Key: v.Key, Value: v.Value, Origin: v.Origin, Default: v.DefaultText(), Doc: v.doc(),
 			Reloadable: v.Reloadable, Secret: v.Secret})
 	}
 	return all

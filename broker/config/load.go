@@ -213,12 +213,7 @@ func readEnv(environ []string) (values map[string]value, problems Problems) {
 		if len(name) > maxKey {
 			name = name[:maxKey]
 		}
-		best, at := "", 4
-		for k := range known {
-			if d := spelling.Distance(name, k); d < at || d == at && k < best {
-				best, at = k, d
-			}
-		}
+		best := nearestEnv(name)
 		if section, _, _ := strings.Cut(strings.ToLower(name[len("TIDEWIRE_"):]), "_"); best == "" && !sectionOf(section) {
 			continue // somebody else's
 		}
@@ -229,6 +224,29 @@ func readEnv(environ []string) (values map[string]value, problems Problems) {
 		problems.add(idUnknown, name, "%s", say)
 	}
 	return values, problems
+}
+
+// nearestEnv is the variable most like name, of a setting or of the command line; "" if none is like it.
+func nearestEnv(name string) string {
+	rest := strings.TrimPrefix(name, "TIDEWIRE_")
+	_, short, _ := strings.Cut(rest, "_")
+	best, at := "", 1+len(rest)/3
+	consider := func(variable string, d int) {
+		if d < at || d == at && best != "" && variable < best {
+			best, at = variable, d
+		}
+	}
+	for _, own := range []string{"SERVER", "CONTEXT", "CONFIG"} {
+		consider("TIDEWIRE_"+own, spelling.Distance(rest, own))
+	}
+	for i := range table {
+		full := strings.TrimPrefix(table[i].Env(), "TIDEWIRE_")
+		consider(table[i].Env(), spelling.Distance(rest, full))
+		if _, in, ok := strings.Cut(full, "_"); ok { // right name, wrong section or none
+			consider(table[i].Env(), 1+min(spelling.Distance(rest, in), spelling.Distance(short, in)))
+		}
+	}
+	return best
 }
 
 // FileFrom is the path of the configuration file: flag, else TIDEWIRE_CONFIG, else none.

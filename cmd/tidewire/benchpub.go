@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,9 @@ func (a *app) benchPubCommand() *cobra.Command {
 				if n, err := f.GetInt(name); err == nil && n < 1 {
 					return usage(c, fmt.Errorf("--%s %d is below 1", name, n))
 				}
+			}
+			if f.Changed("records") && cfg.Records == 0 {
+				return usage(c, errors.New("--records 0 measures nothing: give 1 or more, or --duration"))
 			}
 			if f.Changed("records") && !f.Changed("duration") {
 				cfg.Duration = 0

@@ -36,10 +36,11 @@ func TestConfigCommands(t *testing.T) {
 	}
 	got := make(map[string]string)
 	for _, s := range shown {
-		got[s.Key] = s.Value + " " + s.Origin
+		got[s.Key] = string(s.Value) + " " + s.Origin
 	}
 	for key, want := range map[string]string{"limits.max-requests": "7 " + file + ":1:10", "limits.max-cursors": "8 TIDEWIRE_LIMITS_MAX_CURSORS",
-		"data": "d --data", "listen": defaultServer + " default"} {
+		"data": `"d" --data`, "listen": `"` + defaultServer + `" default`, "dev": "false default", "telemetry.sample-ratio": "0.001 default",
+		"timeouts.idle": `"2m" default`, "storage.segment-bytes": `"64MiB" default`} {
 		if got[key] != want {
 			t.Errorf("%s is %q, want %q", key, got[key], want)
 		}
@@ -48,6 +49,15 @@ func TestConfigCommands(t *testing.T) {
 	c.env["TIDEWIRE_LIMITS_MAX_CURSOR"] = "8"
 	c.fails(exitConfig, []string{"config", "check"}, "did you mean TIDEWIRE_LIMITS_MAX_CURSORS?")
 	delete(c.env, "TIDEWIRE_LIMITS_MAX_CURSOR")
+	for name, meant := range map[string]string{"TIDEWIRE_MAX_CURSORS": "TIDEWIRE_LIMITS_MAX_CURSORS", "TIDEWIRE_LOG_LEVL": "TIDEWIRE_LOG_LEVEL", "TIDEWIRE_SERVR": "TIDEWIRE_SERVER",
+		"TIDEWIRE_TIMEOUT_DRAIN": "TIDEWIRE_TIMEOUTS_DRAIN"} {
+		c.env[name] = "1"
+		c.fails(exitConfig, []string{"config", "check"}, name+": it is no setting: did you mean "+meant+"?")
+		delete(c.env, name)
+	}
+	c.env["TIDEWIRE_FOO"] = "1" // of somebody else
+	c.ok("config", "check")
+	delete(c.env, "TIDEWIRE_FOO")
 	writeFile(t, file, "limts: {}\nlog: {level: loud}\n")
 	for _, args := range []string{"server --data d", "dev --temp", "config check", "config show"} {
 		c.fails(exitConfig, strings.Fields(args), "wrong in 2 places", file+":1:1", "did you mean limits?", file+":2:7", "TW-2102")

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"strconv"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -17,11 +19,13 @@ those of a node that runs. Secrets are not shown.`
 
 // shownSetting is a setting in JSON and YAML.
 type shownSetting struct {
-	Key     string `json:"key" doc:"its name in a file"`
-	Value   string `json:"value" doc:"as it would stand in a file"`
-	Origin  string `json:"origin,omitempty" doc:"with --origin: file and line, variable, flag or default"`
-	Default string `json:"default" doc:"what it is where nobody sets it"`
-	Change  string `json:"change" doc:"reload or restart: what takes over a change"`
+	Key     string          `json:"key" doc:"its name in a file"`
+	Value   json.RawMessage `json:"value" doc:"true or false, a number, or text: words, and durations and bytes with their unit, as in a file"`
+	Origin  string          `json:"origin,omitempty" doc:"with --origin: file and line, variable, flag or default"`
+	Default json.RawMessage `json:"default" doc:"what it is where nobody sets it, or in words what that depends on"`
+	Change  string          `json:"change" doc:"reload or restart: what takes over a change"`
+
+	value, byDefault string // as text
 }
 
 func (a *app) configShowCommand() *cobra.Command {
@@ -105,14 +109,28 @@ func (a *app) settingsOfNode(c *cobra.Command, cn *connection) (out []shownSetti
 }
 
 func shown(key, value, origin, byDefault string, reload, secret bool) shownSetting {
-	s := shownSetting{Key: key, Value: value, Origin: origin, Default: byDefault, Change: "restart"}
 	if secret {
-		s.Value = "(not shown)"
+		value = "(not shown)"
 	}
+	s := shownSetting{Key: key, Value: typed(key, value), Origin: origin, Default: typed(key, byDefault), Change: "restart", value: value, byDefault: byDefault}
 	if reload {
 		s.Change = "reload"
 	}
 	return s
+}
+
+// typed is the JSON of a setting's value: of the type that it has in a file. What is no value, as a default in words, is text.
+func typed(key, text string) json.RawMessage {
+	for _, s := range config.Table() {
+		if s.Key != key {
+			continue
+		}
+		_, err := strconv.ParseFloat(text, 64)
+		if s.Kind == config.Bool && (text == "true" || text == "false") || (s.Kind == config.Count || s.Kind == config.Ratio) && err == nil && json.Valid([]byte(text)) {
+			return json.RawMessage(text)
+		}
+	}
+	return appendString(nil, []byte(text))
 }
 
 func (a *app) showSettings(v *view, settings []shownSetting, origin bool) error {
@@ -121,9 +139,9 @@ func (a *app) showSettings(v *view, settings []shownSetting, origin bool) error 
 		rows = append(rows, []string{"SETTING", "VALUE", "DEFAULT", "CHANGE BY", "ORIGIN"})
 	}
 	for i, s := range settings {
-		row := []string{s.Key, orDash(s.Value)}
+		row := []string{s.Key, orDash(s.value)}
 		if v.wide() {
-			row = append(row, orDash(s.Default), s.Change)
+			row = append(row, orDash(s.byDefault), s.Change)
 		}
 		if origin || v.wide() {
 			row = append(row, s.Origin)

@@ -62,6 +62,11 @@ func TestContexts(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
+	for bad, why := range map[string]string{"": "it is empty", `{"version":1,`: "it ends in the middle", "{\n\"version\":1,\n]": "line 3: invalid character ']'"} {
+		if _, err := parseContexts([]byte(bad)); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%q: %v, want %q", bad, err, why)
+		}
+	}
 	for _, bad := range []string{"", "{", `{"version":2,"contexts":[]}`, `{"version":1,"contexts":[{"name":"a/b","server":"x"}]}`,
 		`{"version":1,"contexts":[{"name":"a","server":"x"},{"name":"a","server":"y"}]}`, `{"version":1,"contexts":[],"more":1}`, `{"version":1,"contexts":[]}{}`} {
 		if err := os.WriteFile(file, []byte(bad), 0o600); err != nil {

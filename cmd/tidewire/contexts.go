@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -75,13 +76,22 @@ func (a *app) contexts() (*contexts, error) {
 		}
 	}
 	return nil, &problem{id: explain.ContextFile, what: "the contexts in " + path + " cannot be read", err: err,
-		todo: "mend the file by hand, or remove it and add the contexts anew; --server ADDRESS does without"}
+		todo: "mend the file by hand, or move it away and add the contexts anew: no command changes it as it is; --server ADDRESS does without"}
 }
 
 func parseContexts(b []byte) (*contexts, error) {
 	all := &contexts{}
 	if err := strictJSON(b, all); err != nil {
-		return nil, fmt.Errorf("it is no JSON of contexts: %w", err)
+		what := err.Error()
+		switch e, ok := errors.AsType[*json.SyntaxError](err); {
+		case len(bytes.TrimSpace(b)) == 0:
+			what = "it is empty"
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			what = "it ends in the middle"
+		case ok:
+			what = fmt.Sprintf("line %d: %v", 1+bytes.Count(b[:min(int(e.Offset), len(b))], []byte("\n")), e)
+		}
+		return nil, fmt.Errorf("it is no JSON of contexts: %s", what)
 	}
 	if all.Version != contextsVersion {
 		return nil, fmt.Errorf("it is of version %d, this program knows %d", all.Version, contextsVersion)

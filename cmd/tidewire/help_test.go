@@ -92,6 +92,11 @@ func TestUsageErrors(t *testing.T) {
 		{"stream create a --partitions 0", []string{"--partitions 0 is below 1"}},
 		{"stream create a --max-age tomorrow", []string{`"tomorrow" is no duration`}},
 		{"stream create a --max-age -1h", []string{"not above 0"}},
+		{"stream create a --max-age 0", []string{"not above 0; leave the flag out to keep records for ever"}},
+		{"bench pub --records 0", []string{"--records 0 measures nothing"}},
+		{"help nosuch", []string{`there is no command "nosuch"`}},
+		{"help strem", []string{"did you mean tidewire stream?"}},
+		{"help stream lz", []string{`there is no stream command "lz"`, "stream ls"}},
 		{"bench pub --in-flight 0", []string{"--in-flight 0 is below 1"}},
 		{"bench pub --rate -1", []string{"rate -1 is below 0"}},
 		{"bench pub --batch 70000", []string{"batch 70000 is not 1 to 65,535 records"}},
@@ -119,6 +124,15 @@ func TestVersionAndCompletion(t *testing.T) {
 	if out := c.ok("version", "--json"); !strings.Contains(out, `"protocol": 1`) || !strings.Contains(out, `"durable": true`) {
 		t.Errorf("version --json says %q", out)
 	}
+	if flag, verb := c.ok("--version"), c.ok("version"); flag != verb {
+		t.Errorf("--version says %q, version %q", flag, verb)
+	}
+	if out := c.ok("help", "stream", "ls"); out != c.ok("stream", "ls", "--help") {
+		t.Errorf("help stream ls says %q", out)
+	}
+	if out := c.ok("__complete", "server", "--data"); !strings.HasPrefix(out, "--data\tDIR of the node's data") {
+		t.Errorf("completion says %q", out)
+	}
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
 		if out := c.ok("completion", shell); len(out) < 500 || !strings.Contains(out, "tidewire") {
 			t.Errorf("completion for %s: %q", shell, out)
@@ -133,6 +147,7 @@ func TestOutputDocument(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("# Output of commands\n\n`--output text` (the default) and `wide` are for people and may change. `json` and `yaml` are for programs: one\n" +
 		"schema, in which fields are added, but neither removed nor changed within a major version. `--json` is short for\n`-o json`; `-o help` prints a verb's schema and does nothing else.\n\n" +
+		"`sub` and `log dump`, whose output may have no end, have no YAML: their JSON is an object a line.\n\n" +
 		"Results go to standard output, everything else to standard error. A list without anything in it is `[]`.\n" +
 		"Colour and the width of the terminal matter on a terminal alone: `--color auto|always|never`, `NO_COLOR`, `TERM=dumb`.\n\n" +
 		"With `-o json` an error is an object on standard error too:\n\n")

@@ -70,7 +70,7 @@ func TestNodeThatRuns(t *testing.T) {
 	for _, s := range settings {
 		seen[s.Key] = s
 	}
-	if s := seen["limits.max-requests"]; s.Value != "11" || s.Origin != file+":1:10" || s.Change != "reload" {
+	if s := seen["limits.max-requests"]; string(s.Value) != "11" || s.Origin != file+":1:10" || s.Change != "reload" {
 		t.Errorf("the node has %+v", s)
 	}
 	if s := seen["listen"]; s.Origin != "--listen" || s.Change != "restart" {

@@ -220,6 +220,7 @@ func TestServerRefusedDirectory(t *testing.T) {
 	letter := filepath.Join(foreign, "letter.txt")
 	spawn(t, "", "server", "--data", letter, "--listen", "127.0.0.1:0").ends(exitDataDir, "the node did not start", "do:  name a directory: "+letter+" is a file")
 	spawn(t, "", "dev", filepath.Join(letter, "below"), "--listen", "127.0.0.1:0").ends(exitDataDir, "do:  name a directory: ")
+	spawn(t, "", "server", "--data", "/proc/x", "--listen", "127.0.0.1:0").ends(exitDataDir, "TW-3006", "the data directory /proc/x cannot be made")
 	spawn(t, "", "server", "--data", free, "--listen", "0.0.0.0:0").ends(exitUsage, "can be reached by others", "--insecure")
 }
 

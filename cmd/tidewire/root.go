@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tidewire/tidewire/internal/explain"
 )
@@ -39,12 +40,25 @@ func (a *app) run(args []string) int {
 	out := &checkedOutput{w: a.out}
 	a.out = out
 	root := a.root()
+	if len(args) > 0 && strings.HasPrefix(args[0], "__complete") {
+		plainUsage(root)
+	}
 	root.SetArgs(append([]string{}, args...)) // not nil: cobra would take the process's own
 	err := root.ExecuteContext(context.Background())
 	if failed := out.failed(); err == nil && failed != nil {
 		err = &problem{id: explain.OutputFailed, what: "the output could not be written", err: failed}
 	}
 	return a.report(err)
+}
+
+// plainUsage takes the backticks out of the help of flags, with which --help marks the value's name: completion shows it as it is.
+func plainUsage(c *cobra.Command) {
+	for _, set := range []*pflag.FlagSet{c.Flags(), c.PersistentFlags()} {
+		set.VisitAll(func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "`", "") })
+	}
+	for _, sub := range c.Commands() {
+		plainUsage(sub)
+	}
 }
 
 // checkedOutput remembers that a write failed, so that no verb has to look at each.
@@ -91,7 +105,6 @@ func (a *app) root() *cobra.Command {
 		Example:       rootExample,
 		SilenceErrors: true, // said by report
 		SilenceUsage:  true,
-		RunE:          verbs,
 	}
 	root.SetIn(a.in)
 	root.SetOut(a.out)
@@ -107,6 +120,15 @@ func (a *app) root() *cobra.Command {
 	a.colors = "auto"
 	choose(root, root.PersistentFlags(), &a.colors, "color", "", []string{"auto", "always", "never"},
 		"`WHEN` to use colour: auto, always, never; auto heeds NO_COLOR and TERM=dumb")
+	var version bool
+	root.Flags().BoolVar(&version, "version", false, "say which version this is, as tidewire version does")
+	root.RunE = func(c *cobra.Command, args []string) error {
+		if version && len(args) == 0 {
+			fmt.Fprint(a.out, currentVersion())
+			return nil
+		}
+		return verbs(c, args)
+	}
 	root.PersistentPreRun = func(*cobra.Command, []string) {
 		if a.colors != "auto" {
 			a.color = a.colors == "always"
@@ -131,8 +153,26 @@ func (a *app) root() *cobra.Command {
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	a.explainCompletion(root)
+	refuseHelp(root)
 	a.refuseUnknown(root)
 	return root
+}
+
+// refuseHelp lets help about what is not there end as an error; cobra prints the whole program's.
+func refuseHelp(root *cobra.Command) {
+	for _, c := range root.Commands() {
+		if c.Name() != "help" {
+			continue
+		}
+		c.Run, c.RunE = nil, func(_ *cobra.Command, args []string) error {
+			about, rest, _ := root.Find(args) // how far it is known
+			if len(rest) > 0 {
+				return verbs(about, rest)
+			}
+			about.InitDefaultHelpFlag() // as --help of it would
+			return about.Help()
+		}
+	}
 }
 
 // verbs is what a command does that only has verbs below it.

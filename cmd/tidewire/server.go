@@ -198,6 +198,11 @@ func (v *server) wait(n *broker.Node, signals <-chan os.Signal, log *zap.Logger,
 
 func (v *server) notStarted(err error) error {
 	p := &problem{id: broker.ErrorID(err), what: "the node did not start", err: err, code: nodeCode(err)}
+	if e, ok := errors.AsType[*fs.PathError](err); ok && e.Op == "mkdir" && errors.Is(err, fs.ErrNotExist) { // though everything above was made: a file system that makes none
+		p.id, p.code, p.what = explain.DataDirNoDir, exitDataDir, "the data directory "+v.data+" cannot be made"
+		p.todo = "name a directory on a file system of a disk: there, none can be made"
+		return p
+	}
 	if info, statErr := os.Stat(v.data); statErr == nil && !info.IsDir() { // os.Root has an error of its own for it
 		p.id, p.code, p.todo = explain.DataDirNoDir, exitDataDir, "name a directory: "+v.data+" is a file"
 		return p

@@ -21,7 +21,7 @@ func (a *age) Type() string { return "DURATION" }
 func (a *age) Set(s string) error {
 	d, err := parseAge(s)
 	if err == nil && d <= 0 {
-		err = fmt.Errorf("%q is not above 0", s)
+		err = fmt.Errorf("%q is not above 0; leave the flag out to keep records for ever", s)
 	}
 	*a = age(d)
 	return err

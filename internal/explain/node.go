@@ -30,7 +30,7 @@ var nodeEntries = []Entry{
 	{DataDirNewer, "the data directory has a newer format", "A newer version of Tidewire wrote it.", "Run the version that wrote it, or a newer one. Nothing was changed."},
 	{DataDirDamaged, "the data directory is damaged", "A file that the node needs is missing or does not pass its checksum.", "Run `tidewire log verify DIR`, which names it, and put it back from a copy. Nothing was changed."},
 	{DataDirReadOnly, "the data directory is on a read-only file system", "It is mounted read-only, perhaps by the kernel after an error (see dmesg).", "Name a directory that can be written to, or check the file system and mount it for writing."},
-	{DataDirNoDir, "the data directory is no directory", "The path, or a part of it, is a file.", "Name a directory."},
+	{DataDirNoDir, "the data directory is no directory", "The path, or a part of it, is a file; or it lies on a file system on which no directory can be made, such as /proc.", "Name a directory, on a file system of a disk."},
 	{DataDirDenied, "the data directory may not be written to", "The user the node runs as has no right to.", "Give the directory to that user, or name another."},
 	{AddressInUse, "the address is in use", "Another process listens there, perhaps another node.", "Stop that one, or give another address with --listen; port 0 takes a free one."},
 	{AddressRefused, "the address cannot be had", "It is no address of this machine, or this user may not bind its port.", "Give an address of this machine with --listen, and a port above 1023."},
