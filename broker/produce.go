@@ -213,13 +213,15 @@ func (p *producer) admit(b *wire.Batch) error {
 	}
 	// A compressed batch is stored as it came, but opened here once, at most MaxBatch of it: one
 	// whose records do not decode would be every reader's trouble.
+	if b.Compressed() {
+		s.costly = true
+	}
 	raw, err := b.Raw(s.loop.scratch)
 	if err != nil {
 		return badBatch(err)
 	}
 	if b.Compressed() {
 		s.loop.scratch = raw[:0]
-		s.costly = true
 	}
 	if err := b.Check(raw); err != nil {
 		return badBatch(err)

@@ -40,6 +40,7 @@ func (r *readers) submit(j job) {
 }
 
 func (r *readers) work() {
+	yieldToOthers() // who reads what is old does not delay who publishes
 	for {
 		r.mu.Lock()
 		for len(r.queue) == 0 && !r.close {

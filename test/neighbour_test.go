@@ -81,6 +81,26 @@ func (n *neighbour) check() {
 	noFailures(n.t, n.journal)
 }
 
+// again is how many times as many pairs decide where the first are above the goal: by the disk alone the ratio
+// of one pair varies between a third and three.
+const again = 5
+
+func median(of []float64) float64 {
+	slices.Sort(of)
+	return of[len(of)/2]
+}
+
+// neighbourGoal is what the median of the ratios may be at most; 0: it is only reported.
+func neighbourGoal(t *testing.T) (most float64) {
+	t.Helper()
+	if s := os.Getenv(goalVariable); s != "" {
+		if _, err := fmt.Sscan(s, &most); err != nil || most <= 0 {
+			t.Fatalf("%s=%q is no number above 0", goalVariable, s)
+		}
+	}
+	return most
+}
+
 // goalVariable is the environment's name for what the median of the ratios may be at most.
 const goalVariable = "TIDEWIRE_NEIGHBOUR_GOAL"
 
@@ -96,27 +116,26 @@ func (n *neighbour) besides(t *testing.T, tc hostileCase) {
 	defer a.end()
 	var ratios []float64
 	var quiets []time.Duration
-	for range harness.Count(t, "TIDEWIRE_PAIRS", 1) {
-		quiet := n.phase(phaseLength)
-		a.attack()
-		attacked := n.phase(phaseLength)
-		a.rest()
-		ratios = append(ratios, float64(attacked)/float64(quiet))
-		quiets = append(quiets, quiet)
+	goal := neighbourGoal(t)
+	pairs := harness.Count(t, "TIDEWIRE_PAIRS", 1)
+	for _, until := range []int{pairs, again * pairs} {
+		for len(ratios) < until {
+			quiet := n.phase(phaseLength)
+			a.attack()
+			attacked := n.phase(phaseLength)
+			a.rest()
+			ratios = append(ratios, float64(attacked)/float64(quiet))
+			quiets = append(quiets, quiet)
+		}
+		if goal == 0 || median(ratios) <= goal {
+			break
+		}
 	}
 	slices.Sort(quiets)
-	slices.Sort(ratios)
-	median := ratios[len(ratios)/2]
-	harness.Report(t, "neighbour's p99 attacked / quiet: "+tc.name, "%.2f (median of %d pairs, %.2f to %.2f; quiet %s)",
-		median, len(ratios), ratios[0], ratios[len(ratios)-1], quiets[len(quiets)/2].Round(10*time.Microsecond))
-	if goal := os.Getenv(goalVariable); goal != "" {
-		var most float64
-		if _, err := fmt.Sscan(goal, &most); err != nil {
-			t.Fatalf("%s: %v", goalVariable, err)
-		}
-		if median > most {
-			t.Errorf("the neighbour's p99 is %.2f times what it is without the attack, goal %.2f", median, most)
-		}
+	harness.Report(t, "neighbour's p99 attacked / quiet: "+tc.name, "%.2f (median of %d pairs, half of them %.2f to %.2f; quiet %s)",
+		median(ratios), len(ratios), ratios[len(ratios)/4], ratios[len(ratios)*3/4], quiets[len(quiets)/2].Round(10*time.Microsecond))
+	if m := median(ratios); goal > 0 && m > goal {
+		t.Errorf("the neighbour's p99 is %.2f times what it is without the attack, goal %.2f", m, goal)
 	}
 	n.check()
 }

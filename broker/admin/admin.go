@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -107,13 +108,15 @@ type Server struct {
 	draining atomic.Bool
 	ending   context.Context // of what only watches
 	end      context.CancelFunc
+	calls    *rate.Limiter
 }
 
 // New makes a server that does not listen yet.
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, health: health.NewServer()}
+	s := &Server{cfg: cfg, health: health.NewServer(), calls: rate.NewLimiter(callRate, callBurst)}
 	s.ending, s.end = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(
+		grpc.InTapHandle(s.admit),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
 		grpc.StatsHandler(telemetry.ServerHandler()),

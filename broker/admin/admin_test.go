@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+	"golang.org/x/time/rate"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -51,10 +52,13 @@ func (b *broken) WireError(err error) *wire.Error {
 }
 
 // serve runs a server on a port of its own, and gives a connection to it and its log.
-func serve(t *testing.T, node Node, metrics Metrics) (*grpc.ClientConn, *observer.ObservedLogs) {
+func serve(t *testing.T, node Node, metrics Metrics, change ...func(*Server)) (*grpc.ClientConn, *observer.ObservedLogs) {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
 	s := New(Config{Logger: zap.New(core), Node: node, Metrics: metrics})
+	for _, f := range change {
+		f(s)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -110,6 +114,40 @@ func TestPanicIsContained(t *testing.T) {
 	`
 	if err := testutil.GatherAndCompare(metrics.Gatherer(), strings.NewReader(want), "tidewire_rpc_calls_total", "tidewire_rpc_panics_total"); err != nil {
 		t.Error(err)
+	}
+}
+
+// Calls above the rate wait for their turn, or are told that there is none for them.
+func TestCallRate(t *testing.T) {
+	node := &broken{info: func() Info { return Info{ID: 7} }}
+	metrics := telemetry.New(telemetry.Config{State: func() telemetry.State { return telemetry.State{} }})
+	conn, _ := serve(t, node, metrics, func(s *Server) { s.calls = rate.NewLimiter(rate.Every(time.Hour), 2) })
+	client := adminv1.NewNodeServiceClient(conn)
+	for range 2 {
+		if _, err := client.GetNode(t.Context(), &adminv1.GetNodeRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := client.GetNode(t.Context(), &adminv1.GetNodeRequest{})
+	info, retry := new(errdetails.ErrorInfo), false
+	for _, d := range status.Convert(err).Details() {
+		switch d := d.(type) {
+		case *errdetails.ErrorInfo:
+			info = d
+		case *errdetails.RetryInfo:
+			retry = d.RetryDelay.AsDuration() > 0
+		}
+	}
+	if status.Code(err) != codes.ResourceExhausted || info.Reason != "OVERLOADED" || !retry {
+		t.Errorf("%v %v, retry: %t", err, info, retry)
+	}
+
+	conn, _ = serve(t, node, metrics, func(s *Server) { s.calls = rate.NewLimiter(rate.Every(time.Millisecond), 1) })
+	client = adminv1.NewNodeServiceClient(conn)
+	for range 20 {
+		if _, err := client.GetNode(t.Context(), &adminv1.GetNodeRequest{}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
