@@ -215,13 +215,13 @@ func (p *producer) admit(b *wire.Batch) error {
 	// whose records do not decode would be every reader's trouble.
 	if b.Compressed() {
 		s.costly = true
+		if s.loop.scratch == nil {
+			s.loop.scratch = make([]byte, 0, wire.MaxBatch)
+		}
 	}
 	raw, err := b.Raw(s.loop.scratch)
 	if err != nil {
 		return badBatch(err)
-	}
-	if b.Compressed() {
-		s.loop.scratch = raw[:0]
 	}
 	if err := b.Check(raw); err != nil {
 		return badBatch(err)
