@@ -126,12 +126,16 @@ func (a *adminPort) close() {
 	a.done.Wait()
 }
 
+// adminHeader tells, in a 421, where HTTP and gRPC are served.
+const adminHeader = "Tidewire-Admin"
+
 // elsewhere answers who looks for HTTP on the client port of a node that has an admin address.
 func (s *session) elsewhere(p protocol) {
 	s.log.Info("HTTP on the client port of a node that has an admin address for it")
 	if p == protoHTTP1 {
 		body := fmt.Sprintf("HTTP is served at %s, not here.\n", s.node.AdminAddr())
-		s.write(fmt.Appendf(nil, "HTTP/1.1 421 Misdirected Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+		s.write(fmt.Appendf(nil, "HTTP/1.1 421 Misdirected Request\r\nContent-Type: text/plain; charset=utf-8\r\n%s: %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
+			adminHeader, s.node.AdminAddr(), len(body), body))
 	}
 	s.closing = true
 	s.touch()

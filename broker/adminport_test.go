@@ -26,7 +26,7 @@ func TestAdminAddress(t *testing.T) {
 		}
 		body, _ := io.ReadAll(resp.Body)
 		resp.Body.Close()
-		if resp.StatusCode != want || want != http.StatusOK && !strings.Contains(string(body), n.AdminAddr().String()) {
+		if resp.StatusCode != want || want != http.StatusOK && (!strings.Contains(string(body), n.AdminAddr().String()) || resp.Header.Get(adminHeader) != n.AdminAddr().String()) {
 			t.Errorf("/version at %s: %d %q", at, resp.StatusCode, body)
 		}
 		cc, err := grpc.NewClient(at, grpc.WithTransportCredentials(insecure.NewCredentials()))

@@ -15,9 +15,3 @@ func openFileLimit() int {
 
 // shutdownWrite ends our direction of a connection: the peer reads what was sent, then EOF.
 func shutdownWrite(fd int) { _ = unix.Shutdown(fd, unix.SHUT_WR) }
-
-// readOnly reports whether the file system that holds path is mounted read-only.
-func readOnly(path string) bool {
-	var st unix.Statfs_t
-	return unix.Statfs(path, &st) == nil && st.Flags&unix.ST_RDONLY != 0
-}

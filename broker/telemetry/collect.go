@@ -1,6 +1,8 @@
 package telemetry
 
 import (
+	"fmt"
+	"runtime/debug"
 	"strconv"
 	"sync/atomic"
 
@@ -22,8 +24,14 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements prometheus.Collector.
+// Collect implements prometheus.Collector. The registry calls it on a goroutine of its own, where a panic would end the node:
+// it fails this scrape instead.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
+	defer func() {
+		if r := recover(); r != nil {
+			out <- prometheus.NewInvalidMetric(ready.desc, fmt.Errorf("panic: %v\n%s", r, debug.Stack()))
+		}
+	}()
 	s := c.cfg.State()
 	tell := func(m *Metric, v float64, labels ...string) {
 		kind := prometheus.GaugeValue

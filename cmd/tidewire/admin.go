@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
+	"net/http"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -37,11 +39,33 @@ func (cn *connection) adminCall(ctx context.Context, id explain.ID, what string,
 		if err = dialAdmin(ctx, address, f); status.Code(err) != codes.Unavailable {
 			break
 		}
+		if other := adminAddress(ctx, address); other != "" {
+			if err = dialAdmin(ctx, other, f); status.Code(err) != codes.Unavailable {
+				break
+			}
+			err = &problem{id: explain.NotConnected, what: "no answer of the admin API at " + other + ", which " + address + " names", err: errors.New(status.Convert(err).Message())}
+		}
 	}
 	if err == nil {
 		return nil
 	}
 	return adminProblem(id, what, err)
+}
+
+// adminAddress is where the node at address serves HTTP and gRPC if it is not there, as it says to who asks; "" if it says nothing.
+func adminAddress(ctx context.Context, address string) string {
+	_, answer, err := getText(ctx, "http://"+address+"/version")
+	if err != nil || answer.StatusCode != http.StatusMisdirectedRequest {
+		return ""
+	}
+	host, port, err := net.SplitHostPort(answer.Header.Get("Tidewire-Admin"))
+	if err != nil {
+		return ""
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() { // the same machine, then
+		host, _, _ = net.SplitHostPort(address)
+	}
+	return net.JoinHostPort(host, port)
 }
 
 func ask(ctx context.Context, address string, f func(context.Context, adminv1.StreamServiceClient) error) error {

@@ -129,12 +129,17 @@ func (h *healthJSON) problem() error {
 // errNoHealth says that what answered is no node.
 var errNoHealth = errors.New("what answers there is not what a node says of its health")
 
-// askHealth asks one node over HTTP, on the port of its clients.
+// askHealth asks one node over HTTP, on the port of its clients or where that says.
 func askHealth(ctx context.Context, address string, timeout time.Duration) healthJSON {
 	h := healthJSON{Address: address, Checks: []checkJSON{}}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	text, code, err := getText(ctx, "http://"+address+"/readyz?verbose")
+	text, answer, err := getText(ctx, "http://"+address+"/readyz?verbose")
+	if err == nil && answer.StatusCode == http.StatusMisdirectedRequest {
+		if other := adminAddress(ctx, address); other != "" {
+			text, answer, err = getText(ctx, "http://"+other+"/readyz?verbose")
+		}
+	}
 	if err == nil {
 		h.Checks, err = parseHealth(text)
 	}
@@ -142,23 +147,24 @@ func askHealth(ctx context.Context, address string, timeout time.Duration) healt
 		h.err, h.Error = err, reason(err)
 		return h
 	}
-	h.Ready = code == http.StatusOK
+	h.Ready = answer.StatusCode == http.StatusOK
 	return h
 }
 
-func getText(ctx context.Context, url string) (string, int, error) {
+// getText gives the body of an answer, and the answer, whose body is closed.
+func getText(ctx context.Context, url string) (string, *http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return "", 0, err
+		return "", nil, err
 	}
 	transport := &http.Transport{DisableKeepAlives: true} // and no proxy: a node is asked as a client reaches it
 	answer, err := transport.RoundTrip(r)
 	if err != nil {
-		return "", 0, err
+		return "", nil, err
 	}
 	defer answer.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(answer.Body, healthBytes))
-	return string(b), answer.StatusCode, err
+	return string(b), answer, err
 }
 
 // parseHealth reads what /readyz?verbose says: "[+] name" or "[-] name: reason" a line, and at last ok or not ok.

@@ -101,6 +101,24 @@ func TestNodeWithoutSettings(t *testing.T) {
 	c.fails(exitError, []string{"config", "show", "--node"}, "error TW-4105: ")
 }
 
+// Where HTTP and the admin API have an address of their own, the verbs find it by that of the clients.
+func TestAdminElsewhere(t *testing.T) {
+	p := spawn(t, "", "server", "--data", filepath.Join(t.TempDir(), "data"), "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0")
+	c := newCLI(t, nil)
+	c.env["TIDEWIRE_SERVER"] = p.ready()
+	c.ok("stream", "create", "orders")
+	c.ok("stream", "rm", "orders", "--yes")
+	if out := c.ok("stream", "undelete", "orders"); out != "stream orders is back\n" {
+		t.Errorf("undelete says %q", out)
+	}
+	if out := c.ok("health"); !strings.HasPrefix(out, c.env["TIDEWIRE_SERVER"]+" is ready\n") {
+		t.Errorf("health says %q", out)
+	}
+	c.ok("node", "show")
+	gone := healthServer(t, func() (int, string) { return http.StatusMisdirectedRequest, "" })
+	c.fails(exitError, []string{"health", "--server", gone}, errNoHealth.Error())
+}
+
 // healthServer answers what say gives.
 func healthServer(t *testing.T, say func() (int, string)) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
