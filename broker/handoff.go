@@ -183,7 +183,8 @@ func (n *Node) detach(c gnet.Conn, first []byte, speaks *atomic.Int64) (net.Conn
 }
 
 // handOver detaches the session's connection and gives it to the server behind h. The session ends.
-func (s *session) handOver(h *handoff, first []byte) {
+func (s *session) handOver(h *handoff) {
+	first, _ := s.conn.Peek(-1)
 	c, err := s.node.detach(s.conn, first, &h.open)
 	switch {
 	case err != nil:

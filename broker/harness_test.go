@@ -193,6 +193,12 @@ type message struct{ subject, key, value string }
 
 func batch(t testing.TB, sequence uint64, messages ...message) []byte {
 	t.Helper()
+	return encode(t, sequence, false, messages...)
+}
+
+// encode makes a batch, compressed if it is told to.
+func encode(t testing.TB, sequence uint64, zstd bool, messages ...message) []byte {
+	t.Helper()
 	var b wire.Builder
 	b.Reset(nil, wire.MaxBatch)
 	for _, m := range messages {
@@ -200,7 +206,7 @@ func batch(t testing.TB, sequence uint64, messages ...message) []byte {
 			t.Fatal(err)
 		}
 	}
-	return b.Finish(sequence, false)
+	return b.Finish(sequence, zstd)
 }
 
 func values(subject string, n int, format string) (out []message) {

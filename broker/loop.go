@@ -17,18 +17,19 @@ type loop struct {
 	index    int
 	events   gnet.EventLoop // nil until its first connection, written under mu
 	sessions map[*session]struct{}
-	touched  []*session   // have output to write
-	parked   []*cursor    // wait for outbound memory
-	free     [][]byte     // output buffers, for reuse
-	freeSize int          // their bytes
-	yielded  []func()     // those that gave way to others, in order
-	resuming bool         // resume is on its way
-	paced    []func()     // those that gave way and are to use a part of the loop only, in order
-	pacing   bool         // their turn will come
-	began    time.Time    // when what the loop does now began: see over
-	filled   []*partition // have batches enqueued in this round
-	scratch  []byte       // a batch decompressed to be checked
-	sweeping bool         // a sweep is due
+	touched  []*session          // have output to write
+	parked   []*cursor           // wait for outbound memory
+	free     [][]byte            // output buffers, for reuse
+	freeSize int                 // their bytes
+	yielded  []func()            // those that gave way to others, in order
+	resuming bool                // resume is on its way
+	paced    []func()            // those that gave way and are to use a part of the loop only, in order
+	pacing   bool                // their turn will come
+	began    time.Time           // when what the loop does now began: see over
+	filled   []*partition        // have batches enqueued in this round
+	scratch  []byte              // a batch decompressed to be checked
+	subjects map[string]struct{} // of a mixed batch, those that are allowed
+	sweeping bool                // a sweep is due
 	count    *telemetry.Loop
 	heart    heart
 	shared   bool // inside what other loops share: a panic there ends the process
@@ -77,22 +78,22 @@ const turn = 250 * time.Microsecond
 // over, so that something is done in each.
 func (l *loop) over() bool { return time.Since(l.began) > turn }
 
-// yield has the loop call f when it has looked at its other connections. What is posted from the loop itself comes
-// before them: gnet runs all there is to execute, also what comes meanwhile, before it looks at sockets again. So
-// another goroutine posts it; and all that yield share a turn, however many they are.
-func (l *loop) yield(f func()) {
-	l.yielded = append(l.yielded, f)
-	if !l.resuming {
+// yield has the loop call f when it has looked at its other connections. All that yield share a turn, however many
+// they are.
+func (l *loop) yield(f func()) { l.yielded = append(l.yielded, f) }
+
+// resumeLater sees to it that those who yielded go on. It is the last that the loop does before it returns to gnet, and
+// another goroutine posts: gnet runs all there is to execute, also what comes meanwhile, before it looks at sockets again.
+func (l *loop) resumeLater() {
+	if len(l.yielded) > 0 && !l.resuming {
 		l.resuming = true
 		go l.post(l.resume)
 	}
 }
 
 func (l *loop) resume() {
+	l.resuming = false
 	l.take(&l.yielded)
-	if l.resuming = len(l.yielded) > 0; l.resuming {
-		go l.post(l.resume)
-	}
 }
 
 // pace is yield for what takes a loop long by little that was sent: together they get a turn in every pause.
@@ -100,19 +101,21 @@ func (l *loop) pace(f func()) {
 	l.paced = append(l.paced, f)
 	if !l.pacing {
 		l.pacing = true
-		l.paceLater()
+		l.paceLater(0)
 	}
 }
 
-// pause is how long those that are paced wait for their turn: they get a fifth of the loop.
-const pause = time.Millisecond
+// pause is how long those that are paced wait for their turn at least: they get a fifth of the loop, also where one of
+// them took longer than a turn.
+const pause = 4 * turn
 
-func (l *loop) paceLater() {
-	time.AfterFunc(pause, func() {
+func (l *loop) paceLater(took time.Duration) {
+	time.AfterFunc(max(pause, 4*took), func() {
 		l.post(func() {
+			began := time.Now()
 			l.take(&l.paced)
 			if l.pacing = len(l.paced) > 0; l.pacing {
-				l.paceLater()
+				l.paceLater(time.Since(began))
 			}
 		})
 	})
@@ -198,6 +201,7 @@ func (l *loop) Run(context.Context) error {
 	l.mu.Lock()
 	l.emptied = mailbox{mail.done[:0], mail.advanced[:0], mail.reads[:0], mail.calls[:0]}
 	l.mu.Unlock()
+	l.resumeLater()
 	return nil
 }
 

@@ -213,8 +213,8 @@ func (p *producer) admit(b *wire.Batch) error {
 	}
 	// A compressed batch is stored as it came, but opened here once, at most MaxBatch of it: one
 	// whose records do not decode would be every reader's trouble.
+	s.costly = b.Compressed() || b.Mixed()
 	if b.Compressed() {
-		s.costly = true
 		if s.loop.scratch == nil {
 			s.loop.scratch = make([]byte, 0, wire.MaxBatch)
 		}
@@ -227,11 +227,30 @@ func (p *producer) admit(b *wire.Batch) error {
 		return badBatch(err)
 	}
 	if b.Mixed() {
-		it := b.Iterate(raw)
-		for rec := (wire.Record{}); it.Next(&rec); {
-			if err := p.allow(rec.Subject); err != nil {
-				return err
-			}
+		return p.allowAll(b.Iterate(raw))
+	}
+	return nil
+}
+
+// mixedSubjects is how many subjects of a mixed batch are remembered.
+const mixedSubjects = 1024
+
+// allowAll decides for each record of a mixed batch, once for each subject: a few bytes can hold tens of thousands.
+func (p *producer) allowAll(it wire.Iterator) error {
+	l := p.session.loop
+	if l.subjects == nil {
+		l.subjects = make(map[string]struct{})
+	}
+	clear(l.subjects)
+	for rec := (wire.Record{}); it.Next(&rec); {
+		if _, known := l.subjects[string(rec.Subject)]; known {
+			continue
+		}
+		if err := p.allow(rec.Subject); err != nil {
+			return err
+		}
+		if len(l.subjects) < mixedSubjects {
+			l.subjects[string(rec.Subject)] = struct{}{}
 		}
 	}
 	return nil

@@ -39,7 +39,7 @@ func (s *session) request(f wire.Frame) error {
 	if err := s.free(f.Corr); err != nil {
 		return err // before all else: an answer would seem to be to the conversation that is open
 	}
-	s.costly = true
+	s.costly, s.asking = true, true
 	if s.state == stateDraining {
 		s.refuseRequest(f.Corr, errDraining)
 		return nil
@@ -163,6 +163,9 @@ func (s *session) authorize(action auth.Action, resource string) error {
 // metadata serves METADATA.
 func (s *session) metadata(corr uint32, m *wire.Metadata) error {
 	n := s.node
+	if s.described++; s.described > n.config().MaxRequests {
+		return errTooManyAsked
+	}
 	state := n.catalog.State()
 	if waits := int64(s.backlog()); waits > n.config().backlog() || waits > largeUnsent/2 && n.outbound.Load() > n.config().OutboundMemory {
 		return &wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: 10 * time.Millisecond,
@@ -281,8 +284,13 @@ func (s *session) topologyOf(corr uint32, state *cluster.State, match func(*clus
 		s.topology(corr, state, matching())
 		return nil
 	}
+	if s.describing {
+		return errDescribing
+	}
+	s.describing = true
 	var frames []byte
-	return s.later(corr, func(ctx context.Context) error {
+	err := s.later(corr, func(ctx context.Context) error {
+		defer s.loop.post(func() { s.describing = false })
 		select { // one at a time: an answer may have megabytes
 		case s.node.describing <- struct{}{}:
 		case <-ctx.Done():
@@ -292,7 +300,20 @@ func (s *session) topologyOf(corr uint32, state *cluster.State, match func(*clus
 		frames = s.node.appendTopology(nil, corr, state, matching())
 		return nil
 	}, func() { s.write(frames) })
+	if err != nil {
+		s.describing = false
+	}
+	return err
 }
+
+// errTooManyAsked is said of METADATA that comes in one piece with as many as a connection may have requests waiting:
+// others leave something open, which is bounded.
+var errTooManyAsked = &wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: 10 * time.Millisecond,
+	Message: "METADATA too many times at once on this connection: wait for answers"}
+
+// errDescribing is said of a request for many streams while one of the same connection is being answered.
+var errDescribing = &wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: 10 * time.Millisecond,
+	Message: "a list of many streams is being made for this connection: wait for it"}
 
 // open serves OPEN.
 func (s *session) open(corr uint32, o *wire.Open) error {

@@ -36,6 +36,7 @@ func (s *server) OnTraffic(c gnet.Conn) gnet.Action {
 		sess.traffic()
 	}()
 	sess.loop.flush()
+	sess.loop.resumeLater()
 	return gnet.None
 }
 
@@ -46,6 +47,7 @@ func (s *server) OnClose(c gnet.Conn, err error) gnet.Action {
 		sess.loop.began = time.Now()
 		defer sess.contain()
 		sess.closed(err)
+		sess.loop.resumeLater()
 	}
 	return gnet.None
 }

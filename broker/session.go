@@ -52,6 +52,9 @@ type session struct {
 
 	need         int  // bytes that must have arrived before decoding goes on
 	costly       bool // the last frame took longer than others
+	asking       bool // and was a request
+	described    int  // answers to METADATA since nothing was left waiting
+	describing   bool // a long TOPOLOGY is being made
 	gaveWay      bool // resume will be called
 	paced        bool // and nothing is served before
 	out          []byte
@@ -100,7 +103,7 @@ func (s *session) traffic() {
 	}
 	s.heard = s.loop.began
 	moved := false
-	for !s.paced && s.state != stateClosed && !s.closing {
+	for !(s.paced && s.mayWait()) && s.state != stateClosed && !s.closing {
 		has := s.conn.InboundBuffered()
 		if has < s.need {
 			break // spares gnet putting a large frame together at each of its pieces; resume may find nothing
@@ -131,8 +134,8 @@ func (s *session) traffic() {
 	}
 	s.progress.arrived(s.conn.InboundBuffered() > 0 && !s.gaveWay, moved, s.heard)
 	s.countPartial()
-	if s.gaveWay {
-		s.bound()
+	if !s.gaveWay {
+		s.described = 0
 	}
 }
 
@@ -143,21 +146,21 @@ func (s *session) discard() {
 	if s.said {
 		s.ignored += int64(n)
 	}
-	if s.ignored > s.mostWaiting() {
+	if s.ignored > s.mostIgnored() {
 		s.drop(closedUnsent, "client does not hear that it was refused, closed")
 	}
 }
 
-// mostWaiting is how many bytes of a connection may wait to be served: twice what a producer may have in flight.
-func (s *session) mostWaiting() int64 { return 2 * s.node.config().InFlightBytes }
+// mostIgnored is how many bytes may come behind our last words: what a producer may have had in flight, twice.
+func (s *session) mostIgnored() int64 { return max(2*s.inFlightLimit(), 8<<20) }
 
-// serve serves the frames in buf, as many as are whole and this turn has time for, and returns their bytes.
+// serve serves the frames in buf that are whole, and returns their bytes: all of them, or until its turn is over.
 func (s *session) serve(buf []byte) (used int, over bool) {
-	for frames := 1; s.state != stateClosed && !s.closing; frames++ {
-		if look := s.costly || frames%cheapFrames == 0; look && s.loop.over() {
+	for s.state != stateClosed && !s.closing {
+		if s.costly && s.loop.over() && s.mayWait() {
 			return used, true
 		}
-		s.costly = false
+		s.costly, s.asking = false, false
 		n, err := s.step(buf[used:])
 		if errors.Is(err, wire.ErrShort) {
 			break
@@ -183,28 +186,26 @@ func (s *session) countPartial() {
 	}
 }
 
-// cheapFrames is how many frames are served before the clock is looked at, where none of them is costly.
-const cheapFrames = 16
+// waitBytes is how much of a connection may wait for a turn.
+const waitBytes = 1 << 20
 
-// giveWay lets the others of the loop have their turn; what has arrived is looked at again then.
+// mayWait tells whether what has arrived may wait for another turn. gnet reads on whether or not we serve, so only a little
+// may: a client is not slowed down by that, and must not be ended for it.
+func (s *session) mayWait() bool {
+	return s.conn.InboundBuffered() < waitBytes && s.node.inbound.Load() < s.node.config().InboundMemory/2
+}
+
+// giveWay lets the others of the loop have their turn; what has arrived is looked at again then. Requests are paced,
+// publishes only yield.
 func (s *session) giveWay() {
 	switch {
 	case s.gaveWay:
-	case s.costly:
+	case s.asking:
 		s.gaveWay, s.paced = true, true
 		s.loop.pace(s.resume)
 	default:
 		s.gaveWay = true
 		s.loop.yield(s.resume)
-	}
-}
-
-// bound ends the session if too much of it waits to be served: gnet reads on whether or not we do.
-func (s *session) bound() {
-	if waits, limit := int64(s.conn.InboundBuffered()), s.mostWaiting(); waits > limit {
-		s.fatal(&wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: time.Second, Value: uint64(limit),
-			Message: fmt.Sprintf("%d bytes of this connection wait to be served, limit %d: send less before reading answers", waits, limit)})
-		s.discard()
 	}
 }
 
@@ -265,9 +266,9 @@ func (s *session) sniff(b []byte) (int, error) {
 		case s.node.adminPort != nil:
 			s.elsewhere(p)
 		case p == protoHTTP1:
-			s.handOver(s.node.http1, b)
+			s.handOver(s.node.http1)
 		default:
-			s.handOver(s.node.http2, b)
+			s.handOver(s.node.http2)
 		}
 	default:
 		s.log.Info("neither a Tidewire client nor HTTP", zap.String("first", printable(b)), zap.Int("bytes", len(b)))
@@ -515,6 +516,12 @@ func (s *session) closed(err error) {
 // all of it at once.
 func (s *session) letGo() {
 	defer s.contain()
+	defer func() {
+		if r := recover(); r != nil {
+			s.loop.yield(s.letGo) // the rest of it
+			panic(r)
+		}
+	}()
 	for corr, c := range s.conversations {
 		if s.loop.over() && !s.node.draining.Load() {
 			s.loop.yield(s.letGo)

@@ -109,11 +109,12 @@ type Server struct {
 	ending   context.Context // of what only watches
 	end      context.CancelFunc
 	calls    *rate.Limiter
+	checks   *rate.Limiter // calls of health
 }
 
 // New makes a server that does not listen yet.
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, health: health.NewServer(), calls: rate.NewLimiter(callRate, callBurst)}
+	s := &Server{cfg: cfg, health: health.NewServer(), calls: rate.NewLimiter(callRate, callBurst), checks: rate.NewLimiter(callRate, callBurst)}
 	s.ending, s.end = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(
 		grpc.InTapHandle(s.admit),

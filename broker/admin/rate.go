@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -16,12 +18,13 @@ import (
 )
 
 // A call costs far more than a publish, and also if it is taken back at once (CVE-2023-44487): all of them together get
-// callRate a second, after a burst. Above it the connections wait, each for its own next call and in the order they came,
-// and whoever would wait longer than callPatience is refused.
+// callRate a second, after a burst, and so do those of health, which nobody may be kept from by other calls. Above it the
+// connections wait, each for its own next call and in the order they came, and whoever would wait longer than callPatience
+// is refused.
 const (
 	callRate     = 1000
 	callBurst    = 200
-	callPatience = time.Second
+	callPatience = 100 * time.Millisecond
 )
 
 // admit lets a call begin. gRPC calls it where it reads the connection: what waits here costs no goroutine, and nobody reads
@@ -29,7 +32,14 @@ const (
 func (s *Server) admit(ctx context.Context, info *tap.Info) (context.Context, error) {
 	wait, cancel := context.WithTimeout(s.ending, callPatience)
 	defer cancel()
-	if err := s.calls.Wait(wait); err != nil {
+	calls := s.calls
+	if strings.HasPrefix(info.FullMethodName, "/"+healthpb.Health_ServiceDesc.ServiceName+"/") {
+		calls = s.checks
+	}
+	if err := calls.Wait(wait); err != nil {
+		if s.ending.Err() != nil {
+			return ctx, nil // those who answer say that the node stops
+		}
 		id := explain.Wire(uint16(wire.CodeOverloaded))
 		message := fmt.Sprintf("more than %d calls a second, over all clients of this node: call less often", callRate)
 		return nil, build(codes.ResourceExhausted, message,

@@ -223,8 +223,8 @@ const identifyPatience = 2 * time.Second
 
 // identify finds out which cluster a protected context is, and says what follows if nobody answers.
 func (a *app) identify(ctx context.Context, e *contextEntry) (note string) {
-	e.Cluster = ""
 	if !e.Protected {
+		e.Cluster = ""
 		return ""
 	}
 	ctx, cancel := context.WithTimeout(ctx, identifyPatience)

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"runtime"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -8,10 +9,11 @@ import (
 
 // One decoder and one encoder serve the process: DecodeAll and EncodeAll are safe for
 // concurrent use and keep no state between calls. They are made on first use, as most
-// programs never compress.
+// programs never compress. There are more decoders than a node has event loops and readers: one that waited for
+// another's decoder would block its loop.
 var (
 	zstdDecoder = sync.OnceValue(func() *zstd.Decoder {
-		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecodeAllCapLimit(true),
+		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(runtime.NumCPU()+16), zstd.WithDecodeAllCapLimit(true),
 			zstd.WithDecoderMaxMemory(MaxBatch), zstd.WithDecoderMaxWindow(MaxBatch), zstd.WithDecoderLowmem(true))
 		if err != nil {
 			panic(err) // the options are constants
