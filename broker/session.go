@@ -91,8 +91,8 @@ func newSession(l *loop, c gnet.Conn) *session {
 }
 
 // peekBytes is how much of what has arrived is looked at together, where no frame is larger: gnet has to copy what wraps
-// around the end of its buffer.
-const peekBytes = 256 << 10
+// around the end of its buffer, and a turn may serve one frame of it.
+const peekBytes = 64 << 10
 
 // traffic takes what has arrived. It must leave nothing whole in the buffer, or give way: gnet does not tell
 // twice of the same bytes.
@@ -102,6 +102,7 @@ func (s *session) traffic() {
 		return
 	}
 	s.heard = s.loop.began
+	s.costly = false // of this turn no frame has been served: the first one is, however long it took to get here
 	moved := false
 	for !(s.paced && s.mayWait()) && s.state != stateClosed && !s.closing {
 		has := s.conn.InboundBuffered()

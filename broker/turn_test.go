@@ -149,6 +149,27 @@ func TestCompressedWindow(t *testing.T) {
 	publishing.Wait()
 }
 
+// A turn serves something, however late it is when it begins: or nothing would ever be served on a machine that is slow.
+func TestLateTurn(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	waiting := func() (bytes int) {
+		onSession(n, func(s *session) { bytes = s.conn.InboundBuffered() })
+		return bytes
+	}
+	onSession(n, func(s *session) { s.paced = true }) // what arrives waits
+	p.send(wire.Ping{Data: 1}.AppendTo(nil, wire.OpPing, 0))
+	until(t, "the frame has arrived", func() bool { return waiting() > 0 })
+	onSession(n, func(s *session) {
+		s.paced, s.costly = false, true
+		s.loop.began = time.Now().Add(-2 * turn)
+		if s.traffic(); s.gaveWay {
+			t.Error("it gave way at once")
+		}
+	})
+	p.recv(wire.OpPong)
+}
+
 // Many partitions are described away from the loops, one list at a time, each in full.
 func TestLongTopology(t *testing.T) {
 	n := startNode(t, t.TempDir())
