@@ -84,10 +84,14 @@ func (c *Config) buffers() float64 {
 	return float64(c.PublishMemory) + float64(c.HotMemory) + float64(c.OutboundMemory) + float64(c.InboundMemory)
 }
 
-// limitHeap has the collector keep to the limit, unless the environment says otherwise.
+// limitHeap has the collector keep to the limit, and work seldom below it, unless the environment says otherwise: what
+// lives is little, and what one client makes of garbage is paid for by all.
 func limitHeap(limit int64) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(limit / 6 * 5)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
 	}
 }
 

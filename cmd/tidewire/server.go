@@ -154,11 +154,13 @@ func (v *server) run(c *cobra.Command, ready func(*broker.Node)) error {
 	return v.wait(n, signals, log, tell)
 }
 
-// spread gives the scheduler more threads than cores: a goroutine in fdatasync keeps its thread, and
-// with as many as cores the rest starves beside it (measured, DESIGN.md §6). GOMAXPROCS in the environment wins.
+// spread gives the scheduler more threads than cores: a goroutine in fdatasync keeps its thread, and with as many as
+// cores the rest starves beside it. Not many more: each marks garbage when it has nothing else to do, and then takes
+// its share of the cores from the loops. On two cores publishing is as fast with 4 as with 16, and the p99 of a client
+// beside another that makes garbage is two thirds. GOMAXPROCS in the environment wins.
 func spread(getenv func(string) string) {
-	if getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(max(16, runtime.NumCPU()))
+	if cores := runtime.NumCPU(); getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(4, cores+min(cores, 16)))
 	}
 }
 
