@@ -25,6 +25,8 @@ import (
 //	catalog/     the catalog's log       catalog.db  its term and vote
 //	partitions/  a log each, by number   stable.db   their terms and votes
 //	pool/        recycled and spare segment files
+//	clock        when a clock was last looked at, and whether it is believed (deleteTime)
+//	reserve      a little of the disk for deletions when it is full (keepReserve)
 
 // identity is who this node is: node.json.
 type identity struct {

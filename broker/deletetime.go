@@ -4,11 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
-
-	"github.com/tidewire/tidewire/storage"
 )
 
 // deleteTime decides whether the wall clock may be believed when it says that something is old
@@ -25,48 +24,58 @@ type deleteTime struct {
 	steady func() time.Duration // of a clock that never jumps
 	log    *zap.Logger
 
-	note func(doubt bool) // remembers over restarts whether there is doubt; may be nil
+	note func(now clockNote, durable bool) error // remembers over restarts
 
-	began    bool
-	lastWall time.Time
+	lastWall time.Time // at the last look
 	last     time.Duration
 	doubted  bool
 	since    time.Duration // by steady, if doubted
+
+	noted     clockNote // what the last start was told, or note has taken since
+	noteFails bool      // and did the last time
 }
 
-// maxDrift is how far the clocks may part between two looks without a jump: NTP slews by less.
-const maxDrift = time.Minute
+// clockNote is what a node remembers of its clock over restarts.
+type clockNote struct {
+	seen    time.Time // by the wall clock, at a look: at most noteEvery before the last one
+	doubted bool
+}
+
+const (
+	maxDrift   = time.Minute    // how far the clocks may part between two looks without a jump: NTP slews by less
+	maxAbsence = 24 * time.Hour // how long a node may have been down without raising doubt about the clock
+	noteEvery  = time.Minute
+)
 
 func newDeleteTime(wall func() time.Time, log *zap.Logger) *deleteTime {
 	began := time.Now()
 	return &deleteTime{wall: wall, steady: func() time.Duration { return time.Since(began) }, log: log}
 }
 
-// start takes the time of the newest thing on the node that has one, Unix ms, or 0, and whether there was doubt when it
-// stopped. A clock that is much ahead of that, by half the grace time if that is short, may have jumped while the node was down.
-func (d *deleteTime) start(ms int64, grace time.Duration, doubt bool) {
-	d.lastWall, d.last, d.began = d.wall().Round(0), d.steady(), true
-	ahead := d.lastWall.Sub(time.UnixMilli(ms))
+// start takes what was noted before; nothing, if the node is new. A clock that is much ahead of the last look, by half the
+// grace time if that is short, may have jumped while the node was down, or just before, whatever was stored by it since.
+func (d *deleteTime) start(last clockNote, grace time.Duration) {
+	d.lastWall, d.last, d.noted = d.wall().Round(0), d.steady(), last
+	ahead := d.lastWall.Sub(last.seen)
 	switch {
-	case doubt:
+	case last.doubted:
 		d.doubt("the clock was in doubt when the node stopped")
-	case ms > 0 && ahead > min(maxAbsence, max(grace/2, maxDrift)):
-		d.doubt(fmt.Sprintf("the clock is %s ahead of the newest record or stream here", ahead.Round(time.Second)))
+	case !last.seen.IsZero() && ahead > min(maxAbsence, max(grace/2, maxDrift)):
+		d.doubt(fmt.Sprintf("the clock is %s ahead of when the node last ran", ahead.Round(time.Second)))
 	}
+	d.remember()
 }
 
-// maxAbsence is how old the newest thing may be at a start without raising doubt about the clock.
-const maxAbsence = 24 * time.Hour
-
-// look sees whether the clock has jumped since the last one.
-func (d *deleteTime) look() {
+// look sees whether the clock has jumped since the last one, and returns what it says.
+func (d *deleteTime) look() time.Time {
 	wall, now := d.wall().Round(0), d.steady() // Round takes the monotonic reading off
-	if d.began {
-		if jump := wall.Sub(d.lastWall) - (now - d.last); jump.Abs() > maxDrift {
-			d.doubt(fmt.Sprintf("the clock jumped by %s", jump.Round(time.Second)))
-		}
+	jump := wall.Sub(d.lastWall) - (now - d.last)
+	d.lastWall, d.last = wall, now
+	if jump.Abs() > maxDrift {
+		d.doubt(fmt.Sprintf("the clock jumped by %s", jump.Round(time.Second)))
 	}
-	d.lastWall, d.last, d.began = wall, now, true
+	d.remember()
+	return wall
 }
 
 // trusted reports whether there is no doubt, or the clock had been steady since for that long at the last look.
@@ -76,48 +85,82 @@ func (d *deleteTime) trusted(settle time.Duration) bool {
 
 // settled ends the doubt.
 func (d *deleteTime) settled() {
-	if d.doubted {
-		d.doubted = false
-		d.remember(false)
-	}
+	d.doubted = false
+	d.remember()
 }
 
 func (d *deleteTime) doubt(why string) {
-	d.doubted, d.since = true, d.steady()
-	d.remember(true) // before anything is stored by this clock that a start would believe
+	d.doubted, d.since = true, d.last
 	d.log.Warn(why+": nothing is deleted for its age until the clock has been steady for a while; put it right if it is wrong",
 		zap.Time("clock", d.lastWall))
 }
 
-func (d *deleteTime) remember(doubt bool) {
-	if d.note != nil {
-		d.note(doubt)
-	}
-}
-
-// doubtFile is there while the clock is in doubt. Its bytes mean nothing.
-const doubtFile = "clock-in-doubt"
-
-func (n *Node) clockDoubted() bool {
-	_, err := n.data.fs.Size(doubtFile)
-	return !errors.Is(err, fs.ErrNotExist)
-}
-
-// noteDoubt makes the file, or removes it.
-func (n *Node) noteDoubt(doubt bool) {
-	if doubt == n.clockDoubted() {
+// remember notes what a start must know. What could not be noted is noted at a later look.
+func (d *deleteTime) remember() {
+	changed := d.noted.doubted != d.doubted
+	if !changed && d.lastWall.Sub(d.noted.seen).Abs() < noteEvery {
 		return
 	}
-	var err error
-	if doubt {
-		var f storage.File
-		if f, err = n.data.fs.Create(doubtFile); err == nil {
-			err = errors.Join(f.Close(), n.data.fs.SyncDir("."))
-		}
-	} else {
-		err = n.data.fs.Remove(doubtFile)
+	now := clockNote{seen: d.lastWall, doubted: d.doubted}
+	err := d.note(now, changed)
+	if err == nil {
+		d.noted = now
+	} else if !d.noteFails {
+		d.log.Warn("a restart would not know the clock of this node", zap.Error(err))
+	}
+	d.noteFails = err != nil
+}
+
+// clockFile holds the node's clockNote: a line of always the same length, which is written over itself.
+const (
+	clockFile   = "clock"
+	clockLayout = "2006-01-02T15:04:05.000Z"
+	clockBelief = "believed\n"
+	clockDoubt  = "in doubt\n"
+)
+
+// readClock reads what was noted; nothing if nothing was. What is no note says so, and is a doubt.
+func (d *dataDir) readClock() (clockNote, error) {
+	f, err := d.fs.Open(clockFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return clockNote{}, nil
 	}
 	if err != nil {
-		n.log.Warn("that the clock is in doubt is not remembered over a restart, or for longer than it is", zap.Error(err))
+		return clockNote{doubted: true}, err
 	}
+	defer f.Close()
+	b := make([]byte, len(clockLayout)+1+len(clockDoubt))
+	n, _ := f.ReadAt(b, 0) // less than that is no note
+	text, belief, _ := strings.Cut(string(b[:n]), " ")
+	seen, err := time.Parse(clockLayout, text)
+	if err == nil && belief != clockBelief && belief != clockDoubt {
+		err = fmt.Errorf("%q is neither %q nor %q", belief, clockBelief, clockDoubt)
+	}
+	if err != nil {
+		return clockNote{doubted: true}, fmt.Errorf("%s: %w", clockFile, err)
+	}
+	return clockNote{seen: seen, doubted: belief == clockDoubt}, nil
+}
+
+// writeClock notes it. What need not be durable may be an older note after a power cut: it makes a start doubt more, not less.
+func (d *dataDir) writeClock(now clockNote, durable bool) (err error) {
+	f, err := d.fs.Open(clockFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		durable = true
+		if f, err = d.fs.Create(clockFile); err == nil {
+			err = d.fs.SyncDir(".")
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	belief := clockBelief
+	if now.doubted {
+		belief = clockDoubt
+	}
+	if _, err := f.WriteAt([]byte(now.seen.UTC().Format(clockLayout)+" "+belief), 0); err != nil || !durable {
+		return err
+	}
+	return f.Sync()
 }

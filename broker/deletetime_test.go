@@ -2,6 +2,8 @@ package broker
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -23,9 +25,9 @@ func TestDeleteTime(t *testing.T) {
 		trusted      bool
 	}
 	for name, tc := range map[string]struct {
-		newest time.Time
-		looks  []look
-		doubt  bool
+		seen  time.Time
+		looks []look
+		doubt bool
 	}{
 		"steady":              {epoch, []look{{10 * time.Second, 10 * time.Second, true}, {100 * time.Hour, 100 * time.Hour, true}}, false},
 		"slewed":              {epoch, []look{{70 * time.Second, 10 * time.Second, true}, {10 * time.Second, 70 * time.Second, true}}, false},
@@ -35,17 +37,14 @@ func TestDeleteTime(t *testing.T) {
 		"again and again":     {epoch, []look{{time.Hour, 0, false}, {59 * time.Minute, 59 * time.Minute, false}, {time.Hour, 0, false}, {59 * time.Minute, 59 * time.Minute, false}}, false},
 		"down for a year":     {epoch.AddDate(-1, 0, 0), []look{{time.Second, time.Second, false}, {time.Hour, time.Hour, true}}, false},
 		"down for an hour":    {epoch.Add(-time.Hour), []look{{time.Second, time.Second, true}}, false},
-		"behind its records":  {epoch.AddDate(1, 0, 0), []look{{time.Second, time.Second, true}}, false},
+		"set back":            {epoch.AddDate(1, 0, 0), []look{{time.Second, time.Second, true}}, false},
 		"in doubt before":     {epoch, []look{{59 * time.Minute, 59 * time.Minute, false}, {time.Minute, time.Minute, true}}, true},
-		"without any records": {time.Time{}, []look{{time.Second, time.Second, true}}, false},
+		"a new node":          {time.Time{}, []look{{time.Second, time.Second, true}}, false},
 	} {
 		wall, steady := epoch, time.Duration(0)
-		d := &deleteTime{wall: func() time.Time { return wall }, steady: func() time.Duration { return steady }, log: zap.NewNop()}
-		ms := int64(0)
-		if !tc.newest.IsZero() {
-			ms = tc.newest.UnixMilli()
-		}
-		d.start(ms, 24*time.Hour, tc.doubt)
+		d := &deleteTime{wall: func() time.Time { return wall }, steady: func() time.Duration { return steady }, log: zap.NewNop(),
+			note: func(clockNote, bool) error { return nil }}
+		d.start(clockNote{tc.seen, tc.doubt}, 24*time.Hour)
 		for i, l := range tc.looks {
 			wall, steady = wall.Add(l.wall), steady+l.steady
 			d.look()
@@ -159,8 +158,8 @@ func TestClockJumpsAcrossRestarts(t *testing.T) {
 
 	now.Add(-365 * 24 * time.Hour.Milliseconds()) // somebody has put it right
 	n = start()
-	if !n.clockDoubted() {
-		t.Error("the doubt is forgotten before the clock was steady")
+	if noted, err := n.data.readClock(); !noted.doubted || err != nil {
+		t.Errorf("the doubt is forgotten before the clock was steady: %+v, %v", noted, err)
 	}
 }
 
@@ -176,6 +175,75 @@ func TestClockSettles(t *testing.T) {
 	from := looks.Load()
 	until(t, "the keeper looks at the clock", func() bool { return looks.Load() > from+20 })
 	now.Add(time.Hour.Milliseconds())
-	until(t, "the clock is in doubt", n.clockDoubted)
-	until(t, "it is believed again", func() bool { return !n.clockDoubted() })
+	doubted := func() bool {
+		noted, err := n.data.readClock()
+		return noted.doubted && err == nil
+	}
+	until(t, "the clock is in doubt", doubted)
+	until(t, "it is believed again", func() bool { return !doubted() })
+}
+
+// A clock that jumps, and a node that is killed before it looks at the clock again: what was stored meanwhile, by that
+// clock, does not speak for it.
+func TestClockJumpsBeforeAKill(t *testing.T) {
+	dir := t.TempDir()
+	var now atomic.Int64
+	now.Store(time.Now().UnixMilli())
+	start := func() *Node {
+		return startNode(t, dir, func(c *Config) {
+			c.KeepInterval = time.Hour
+			c.Clock = func() time.Time { return time.UnixMilli(now.Load()) }
+		})
+	}
+	noted := func(n *Node) (c clockNote) {
+		until(t, "the clock is noted", func() (ok bool) {
+			c, _ = n.data.readClock()
+			return !c.seen.IsZero()
+		})
+		return c
+	}
+	n := start()
+	if c := noted(n); c.doubted {
+		t.Fatal("the clock of a new node is in doubt")
+	}
+	p := connect(t, n)
+	st := p.create(wire.CreateStream{Name: "a", Retention: wire.Retention{MaxAge: 7 * 24 * time.Hour}})
+	p.fill(st, 0, values("a", 5, "old%d"))
+	now.Add(365 * 24 * time.Hour.Milliseconds())
+	p.fill(p.create(wire.CreateStream{Name: "b"}), 0, values("b", 1, "new%d"))
+	stopNode(t, n) // which does not look at the clock
+
+	n = start()
+	until(t, "the clock is in doubt", func() bool { return noted(n).doubted })
+	p = connect(t, n)
+	if h, got := p.fetch(wire.Fetch{Stream: st.ID, MaxBytes: 1 << 20, Start: wire.Start{From: wire.FromFirst}}); h.LogStart != 0 || len(got) != 5 {
+		t.Errorf("log start %d, %d records, want 0 and 5", h.LogStart, len(got))
+	}
+}
+
+func TestClockNotes(t *testing.T) {
+	d, _, err := openDataDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	if got, err := d.readClock(); got != (clockNote{}) || err != nil {
+		t.Errorf("nothing noted: %+v, %v", got, err)
+	}
+	for _, want := range []clockNote{{time.UnixMilli(1e12).UTC(), true}, {time.UnixMilli(2e12).UTC(), false}} {
+		if err := d.writeClock(want, want.doubted); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := d.readClock(); got != want || err != nil {
+			t.Errorf("%+v, %v, want %+v", got, err, want)
+		}
+	}
+	for _, damaged := range []string{"", "2026-01-02T03:04:05.006Z", "2026-01-02T03:04:05.006Z nonsense\n", strings.Repeat("\x00", 34)} {
+		if err := os.WriteFile(filepath.Join(d.dir, clockFile), []byte(damaged), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := d.readClock(); !got.doubted || err == nil {
+			t.Errorf("%q is read as %+v, %v", damaged, got, err)
+		}
+	}
 }

@@ -17,16 +17,19 @@ func (n *Node) keep() {
 	tick := time.NewTicker(n.config().KeepInterval)
 	defer tick.Stop()
 	clock := newDeleteTime(n.config().Clock, n.log)
-	clock.note = n.noteDoubt
-	clock.start(n.newest(), n.config().DeleteGrace, n.clockDoubted())
+	noted, err := n.data.readClock()
+	if err != nil {
+		n.log.Warn("what this node knew of its clock cannot be read", zap.Error(err))
+	}
+	clock.note = n.data.writeClock
+	clock.start(noted, n.config().DeleteGrace)
 	for first := true; ; first = false {
 		n.startMissing()
-		clock.look()
-		settle := n.config().ClockSettle
-		n.retain(clock.trusted(settle))
+		now, settle := clock.look(), n.config().ClockSettle
+		n.retain(now, clock.trusted(settle))
 		if clock.trusted(max(settle, n.config().DeleteGrace)) {
 			clock.settled()
-			n.purgeDeleted()
+			n.purgeDeleted(now)
 		}
 		select {
 		case <-tick.C:
@@ -56,40 +59,28 @@ func (n *Node) startMissing() {
 	}
 }
 
-// newest is the broker time of the newest record on this node, or of the last creation or deletion of a stream, Unix ms: deleted
-// streams are not open, and theirs may be all the records there are.
-func (n *Node) newest() (ms int64) {
-	for _, st := range n.catalog.State().Streams {
-		ms = max(ms, st.Created, st.Deleted)
-	}
-	for _, p := range n.partitions.all() {
-		ms = max(ms, p.raft.Newest())
-	}
-	return ms
-}
-
-// retain has each partition give up what its stream no longer keeps; for its age only if the clock is trusted.
-func (n *Node) retain(trusted bool) {
+// retain has each partition give up what its stream no longer keeps now; for its age only if that time is trusted.
+func (n *Node) retain(now time.Time, trusted bool) {
 	for _, p := range n.partitions.all() {
 		r := p.stream().Retention
-		if !trusted {
-			r.MaxAge = 0
+		keep := raft.Retention{Bytes: int64(min(r.MaxBytes, 1<<62)), Records: r.MaxRecords}
+		if trusted && r.MaxAge > 0 {
+			keep.Since = now.Add(-r.MaxAge)
 		}
-		if r.MaxAge == 0 && r.MaxBytes == 0 && r.MaxRecords == 0 {
+		if keep == (raft.Retention{}) {
 			continue
 		}
-		_, err := p.raft.Retain(raft.Retention{Age: r.MaxAge, Bytes: int64(min(r.MaxBytes, 1<<62)), Records: r.MaxRecords})
+		_, err := p.raft.Retain(keep)
 		if err != nil && n.ctx.Err() == nil && !errors.Is(err, raft.ErrClosed) {
 			n.log.Warn("retention", zap.String("stream", p.stream().Name), zap.Uint32("partition", p.number), zap.Error(err))
 		}
 	}
 }
 
-// purgeDeleted purges streams whose grace time is over.
-func (n *Node) purgeDeleted() {
-	now := n.config().Clock().UnixMilli()
+// purgeDeleted purges streams whose grace time is over now.
+func (n *Node) purgeDeleted(now time.Time) {
 	for id, st := range n.catalog.State().Streams {
-		if st.Deleted == 0 || now-st.Deleted < n.config().DeleteGrace.Milliseconds() {
+		if st.Deleted == 0 || now.UnixMilli()-st.Deleted < n.config().DeleteGrace.Milliseconds() {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(n.ctx, requestTimeout)

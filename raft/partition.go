@@ -272,13 +272,6 @@ func (p *Partition) Producers() int {
 	return len(p.state.table.producers)
 }
 
-// Newest is the broker time of the newest record, Unix ms; 0 if there never was one.
-func (p *Partition) Newest() int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.state.time
-}
-
 // Close stops taking batches, waits until those taken are answered, and stops the group. The log stays open.
 func (p *Partition) Close() {
 	p.mu.Lock()

@@ -451,7 +451,7 @@ func TestRetention(t *testing.T) {
 	if start, err = p.Retain(Retention{Records: 40}); err != nil || start < 60 || start > 90 {
 		t.Fatalf("by records: %d, %v", start, err)
 	}
-	if start, err = p.Retain(Retention{Age: time.Nanosecond}); err != nil || start < 100 {
+	if start, err = p.Retain(Retention{Since: time.Now()}); err != nil || start < 100 {
 		t.Fatalf("by age: %d, %v", start, err)
 	}
 	killed := n.copyKilled()

@@ -10,9 +10,9 @@ import (
 
 // Retention says what a partition keeps. A zero field does not limit; what exceeds any limit may go.
 type Retention struct {
-	Bytes   int64         // of the log
-	Records uint64        // of the partition
-	Age     time.Duration // since the broker time of a record
+	Bytes   int64     // of the log
+	Records uint64    // of the partition
+	Since   time.Time // by the broker time of a record
 }
 
 // Retain moves the start of the log as far as the policy allows, and returns where it is then. Only the leader
@@ -25,8 +25,8 @@ func (p *Partition) Retain(policy Retention) (storage.Offset, error) {
 		return p.LogStart(), p.group.notLeader()
 	}
 	olderThan := int64(0)
-	if policy.Age > 0 {
-		olderThan = p.cfg.Clock().Add(-policy.Age).UnixMilli()
+	if !policy.Since.IsZero() {
+		olderThan = policy.Since.UnixMilli()
 		if err := p.rollBefore(olderThan); err != nil {
 			return p.LogStart(), err
 		}

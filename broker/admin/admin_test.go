@@ -141,6 +141,15 @@ func TestCallRate(t *testing.T) {
 	if status.Code(err) != codes.ResourceExhausted || info.Reason != "OVERLOADED" || !retry {
 		t.Errorf("%v %v, retry: %t", err, info, retry)
 	}
+	counted := `
+		# HELP tidewire_rpc_calls_total Calls of the gRPC services that ended, by method and code; unknown is every method that does not exist.
+		# TYPE tidewire_rpc_calls_total counter
+		tidewire_rpc_calls_total{code="OK",method="/tidewire.admin.v1.NodeService/GetNode"} 2
+		tidewire_rpc_calls_total{code="ResourceExhausted",method="/tidewire.admin.v1.NodeService/GetNode"} 1
+	`
+	if err := testutil.GatherAndCompare(metrics.Gatherer(), strings.NewReader(counted), "tidewire_rpc_calls_total"); err != nil {
+		t.Error(err)
+	}
 
 	conn, _ = serve(t, node, metrics, func(s *Server) { s.calls = rate.NewLimiter(rate.Every(time.Millisecond), 1) })
 	client = adminv1.NewNodeServiceClient(conn)

@@ -30,6 +30,7 @@ const (
 // admit lets a call begin. gRPC calls it where it reads the connection: what waits here costs no goroutine, and nobody reads
 // what that client sends meanwhile.
 func (s *Server) admit(ctx context.Context, info *tap.Info) (context.Context, error) {
+	began := time.Now()
 	wait, cancel := context.WithTimeout(s.ending, callPatience)
 	defer cancel()
 	calls := s.calls
@@ -42,10 +43,12 @@ func (s *Server) admit(ctx context.Context, info *tap.Info) (context.Context, er
 		}
 		id := explain.Wire(uint16(wire.CodeOverloaded))
 		message := fmt.Sprintf("more than %d calls a second, over all clients of this node: call less often", callRate)
-		return nil, build(codes.ResourceExhausted, message,
+		err := build(codes.ResourceExhausted, message,
 			&errdetails.ErrorInfo{Reason: wire.CodeOverloaded.String(), Domain: domain,
 				Metadata: map[string]string{"id": id.String(), "limit": strconv.Itoa(callRate)}},
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(callPatience)}, help(id))
+		s.observe(ctx, info.FullMethodName, began, err)
+		return nil, err
 	}
 	return ctx, nil
 }

@@ -105,15 +105,20 @@ func (cn *connection) remind() {
 	fmt.Fprintf(cn.app.err, "talking to %s, which TIDEWIRE_SERVER says, and not to context %s (%s)\n", address, e.Name, e.Server)
 }
 
-// learn keeps the cluster's id, also in the protected context that led to it.
+// learn keeps the cluster's id, also in the protected context that led to it, unless that knows another: then it says so.
 func (cn *connection) learn(cl *client.Client) {
 	id := cl.Server().Cluster
 	cn.cluster = hex.EncodeToString(id[:])
 	if cn.flag.Changed || cn.context == "" && cn.app.getenv("TIDEWIRE_SERVER") != "" {
 		return
 	}
-	if e, err := cn.entry(); err == nil && e != nil && e.Protected && e.Cluster != cn.cluster {
+	switch e, err := cn.entry(); {
+	case err != nil || e == nil || !e.Protected || e.Cluster == cn.cluster:
+	case e.Cluster == "":
 		cn.app.rememberCluster(e, cn.cluster)
+	default:
+		fmt.Fprintf(cn.app.err, "context %s leads to cluster %s, and protects %s, where it led when it was added; "+
+			"if that cluster is no more, remove the context and add it again\n", e.Name, cn.cluster, e.Cluster)
 	}
 }
 

@@ -215,6 +215,17 @@ func TestClusterRemembered(t *testing.T) {
 	if now, err := os.ReadFile(file); err != nil || string(now) != string(b) {
 		t.Errorf("%v:\n%s", err, now)
 	}
+
+	other := regexp.MustCompile(`"cluster": "[0-9a-f]{32}"`).ReplaceAll(b, []byte(`"cluster": "`+strings.Repeat("ab", 16)+`"`))
+	if err := os.WriteFile(file, other, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := c.run("stream", "ls"); r.code != 0 || !strings.Contains(r.err, "context prod leads to cluster") {
+		t.Errorf("that the context leads elsewhere is not said: %+v", r)
+	}
+	if now, err := os.ReadFile(file); err != nil || string(now) != string(other) {
+		t.Errorf("the cluster that is protected was overwritten: %v\n%s", err, now)
+	}
 }
 
 func TestResolved(t *testing.T) {

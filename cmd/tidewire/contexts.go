@@ -29,7 +29,7 @@ type contextEntry struct {
 	Server      string `json:"server" doc:"address of a node, or several with commas"`
 	Description string `json:"description,omitempty" doc:"what it is for"`
 	Protected   bool   `json:"protected,omitempty" doc:"what removes data must be confirmed by the stream's name"`
-	Cluster     string `json:"cluster,omitempty" doc:"of a protected one: id of the cluster that its addresses led to last; it is protected at every address"`
+	Cluster     string `json:"cluster,omitempty" doc:"of a protected one: id of the cluster that its addresses led to first; it is protected at every address"`
 }
 
 // contexts is the file of contexts, contexts.json in the user's directory of configuration.
