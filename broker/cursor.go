@@ -132,7 +132,7 @@ func (c *cursor) feed() {
 			c.hold(0)
 			c.deliver(len(c.frame), nil)
 			continue
-		case s.node.outbound.Load() > s.node.config().OutboundMemory, int64(s.backlog())+s.reading > s.node.config().backlog():
+		case s.node.outbound.Load() > s.node.config().OutboundMemory, int64(s.backlog())+s.reading > min(readAhead, s.node.config().backlog()):
 			c.rest(cursorParked)
 			return
 		case c.located && !c.readable():
@@ -207,8 +207,13 @@ func (c *cursor) rest(in cursorState) {
 	}
 }
 
-// sessionBacklog is how many unsent bytes of one client stop more from being read for it, where memory allows.
-const sessionBacklog = 16 << 20
+const (
+	// readAhead is how many unsent bytes of one client stop its cursors, where memory allows. The kernel holds some more; what
+	// is read for a client that does not take it is work for nothing, and others pay for it.
+	readAhead = 2 << 20
+	// sessionBacklog is how many unsent bytes of one client have what it asks for refused.
+	sessionBacklog = 16 << 20
+)
 
 // backlog is the bytes of answers that the client has not taken.
 func (s *session) backlog() int { return len(s.out) + s.conn.OutboundBuffered() }

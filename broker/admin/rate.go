@@ -22,8 +22,8 @@ import (
 // connections wait, each for its own next call and in the order they came, and whoever would wait longer than callPatience
 // is refused.
 const (
-	callRate     = 1000
-	callBurst    = 200
+	callRate     = 500
+	callBurst    = 100
 	callPatience = 100 * time.Millisecond
 )
 
