@@ -107,7 +107,7 @@ func TestCompressedWindow(t *testing.T) {
 			for i := range value {
 				value[i] = byte(rand.Uint32() % 16) // half its size, compressed
 			}
-			const batches = 250
+			const batches = 130
 			go func() {
 				for i := range uint64(batches) {
 					if i == 100 { // 10 MiB are in flight
