@@ -32,6 +32,7 @@ const (
 	maxStreams       = 100              // calls at a time on one connection
 	handshakeTimeout = 5 * time.Second  // from accept to the client's settings
 	defaultDeadline  = 30 * time.Second // of a call that brings none
+	readBuffer       = 4 << 10          // bytes read ahead of one connection: calls are small
 )
 
 // Node is what the API asks of the node it stands in. Its methods are safe for concurrent use; what changes
@@ -117,7 +118,9 @@ func New(cfg Config) *Server {
 	s := &Server{cfg: cfg, health: health.NewServer(), calls: rate.NewLimiter(callRate, callBurst), checks: rate.NewLimiter(callRate, callBurst)}
 	s.ending, s.end = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(
+		grpc.Creds(callers{}),
 		grpc.InTapHandle(s.admit),
+		grpc.ReadBufferSize(readBuffer),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
 		grpc.StatsHandler(telemetry.ServerHandler()),

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
@@ -158,6 +159,41 @@ func TestCallRate(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// Refusing costs as well: who is refused again and again, and never admitted, is closed.
+func TestRefusedIsClosed(t *testing.T) {
+	node := &broken{info: func() Info { return Info{ID: 7} }}
+	var calls *rate.Limiter
+	conn, _ := serve(t, node, telemetry.New(telemetry.Config{}), func(s *Server) { calls = s.calls })
+	client := adminv1.NewNodeServiceClient(conn)
+	call := func(limit rate.Limit, want ...codes.Code) {
+		t.Helper()
+		calls.SetLimit(limit)
+		if _, err := client.GetNode(t.Context(), &adminv1.GetNodeRequest{}); !slices.Contains(want, status.Code(err)) {
+			t.Fatalf("%v, want %v", err, want)
+		}
+	}
+	calls.SetBurst(0)
+	for range 2 {
+		for range callRefusals - 1 {
+			call(0, codes.ResourceExhausted)
+		}
+		call(rate.Inf, codes.OK)
+	}
+	for range callRefusals - 1 {
+		call(0, codes.ResourceExhausted)
+	}
+	if now := conn.GetState(); now != connectivity.Ready {
+		t.Fatalf("the connection is %s", now)
+	}
+	call(0, codes.ResourceExhausted, codes.Unavailable) // it may not see the answer
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if !conn.WaitForStateChange(ctx, connectivity.Ready) {
+		t.Error("the connection is still open")
+	}
+	call(rate.Inf, codes.OK) // by another one
 }
 
 // Who only watches does not hold up the end, and is told that the node stops.

@@ -2,14 +2,18 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -20,35 +24,77 @@ import (
 // A call costs far more than a publish, and also if it is taken back at once (CVE-2023-44487): all of them together get
 // callRate a second, after a burst, and so do those of health, which nobody may be kept from by other calls. Above it the
 // connections wait, each for its own next call and in the order they came, and whoever would wait longer than callPatience
-// is refused.
+// is refused. To refuse costs as well: a connection that was refused callRefusals times in a row is closed.
 const (
 	callRate     = 500
 	callBurst    = 100
 	callPatience = 100 * time.Millisecond
+	callRefusals = 8
 )
+
+// errOverloaded is what a call above the rate is refused with.
+var errOverloaded = func() error {
+	id := explain.Wire(uint16(wire.CodeOverloaded))
+	return build(codes.ResourceExhausted, fmt.Sprintf("more than %d calls a second, over all clients of this node: call less often", callRate),
+		&errdetails.ErrorInfo{Reason: wire.CodeOverloaded.String(), Domain: domain,
+			Metadata: map[string]string{"id": id.String(), "limit": strconv.Itoa(callRate)}},
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(callPatience)}, help(id))
+}()
 
 // admit lets a call begin. gRPC calls it where it reads the connection: what waits here costs no goroutine, and nobody reads
 // what that client sends meanwhile.
 func (s *Server) admit(ctx context.Context, info *tap.Info) (context.Context, error) {
 	began := time.Now()
+	from := callerOf(ctx)
+	if from.closed() { // and this had been read of it already
+		return nil, errOverloaded
+	}
 	wait, cancel := context.WithTimeout(s.ending, callPatience)
 	defer cancel()
 	calls := s.calls
 	if strings.HasPrefix(info.FullMethodName, "/"+healthpb.Health_ServiceDesc.ServiceName+"/") {
 		calls = s.checks
 	}
-	if err := calls.Wait(wait); err != nil {
-		if s.ending.Err() != nil {
-			return ctx, nil // those who answer say that the node stops
-		}
-		id := explain.Wire(uint16(wire.CodeOverloaded))
-		message := fmt.Sprintf("more than %d calls a second, over all clients of this node: call less often", callRate)
-		err := build(codes.ResourceExhausted, message,
-			&errdetails.ErrorInfo{Reason: wire.CodeOverloaded.String(), Domain: domain,
-				Metadata: map[string]string{"id": id.String(), "limit": strconv.Itoa(callRate)}},
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(callPatience)}, help(id))
-		s.observe(ctx, info.FullMethodName, began, err)
-		return nil, err
+	if calls.Wait(wait) == nil || s.ending.Err() != nil { // in the end, those who answer say that the node stops
+		from.refused = 0
+		return ctx, nil
 	}
-	return ctx, nil
+	s.observe(ctx, info.FullMethodName, began, errOverloaded)
+	if from.refused++; from.closed() {
+		_ = from.conn.Close()
+	}
+	return nil, errOverloaded
 }
+
+// caller is a connection, as its calls find it in their context. Only who reads the connection touches it.
+type caller struct {
+	conn    net.Conn
+	refused int // calls, since one was admitted
+}
+
+func (*caller) AuthType() string { return "none" }
+
+func (c *caller) closed() bool { return c.refused >= callRefusals }
+
+// callerOf is who calls, of any context that gRPC gives.
+func callerOf(ctx context.Context) *caller {
+	p, _ := peer.FromContext(ctx)
+	return p.AuthInfo.(*caller)
+}
+
+// callers makes a caller of each connection. Nothing is agreed on with it.
+type callers struct{}
+
+func (callers) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return c, &caller{conn: c}, nil
+}
+
+func (callers) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errors.New("these are a server's")
+}
+
+func (callers) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "none"}
+}
+func (c callers) Clone() credentials.TransportCredentials { return c }
+func (callers) OverrideServerName(string) error           { return nil }
