@@ -17,19 +17,21 @@ type loop struct {
 	index    int
 	events   gnet.EventLoop // nil until its first connection, written under mu
 	sessions map[*session]struct{}
-	touched  []*session          // have output to write
-	parked   []*cursor           // wait for outbound memory
-	free     [][]byte            // output buffers, for reuse
-	freeSize int                 // their bytes
-	yielded  []func()            // those that gave way to others, in order
-	resuming bool                // resume is on its way
-	paced    []func()            // those that gave way and are to use a part of the loop only, in order
-	pacing   bool                // their turn will come
-	began    time.Time           // when what the loop does now began: see over
-	filled   []*partition        // have batches enqueued in this round
-	scratch  []byte              // a batch decompressed to be checked
-	subjects map[string]struct{} // of a mixed batch, those that are allowed
-	sweeping bool                // a sweep is due
+	touched  []*session            // have output to write
+	parked   []*cursor             // wait for outbound memory
+	free     [][]byte              // output buffers, for reuse
+	freeSize int                   // their bytes
+	yielded  []func()              // those that gave way to others, in order
+	resuming bool                  // resume is on its way
+	paced    []func()              // those that gave way and are to use a part of the loop only, in order
+	pacing   bool                  // their turn will come
+	began    time.Time             // when what the loop does now began: see over
+	filled   []*partition          // have batches enqueued in this round
+	scratch  []byte                // a batch decompressed to be checked
+	subjects map[string]struct{}   // of a mixed batch, those that are allowed
+	sweeping bool                  // a sweep is due, or goes on
+	unswept  []*session            // that it has still to look at
+	unsent   map[*session]struct{} // have something accounted as outbound memory
 	count    *telemetry.Loop
 	heart    heart
 	shared   bool // inside what other loops share: a panic there ends the process
@@ -41,6 +43,10 @@ type loop struct {
 
 	ending sync.RWMutex // held shared while gnet's loop is woken; guards ended
 	ended  bool         // gnet's loop is about to end, and is not woken any more
+}
+
+func newLoop(n *Node, index int) *loop {
+	return &loop{node: n, index: index, sessions: make(map[*session]struct{}), unsent: make(map[*session]struct{}), count: n.metrics.Loop(index)}
 }
 
 // mailbox is what other goroutines left for a loop.
@@ -264,7 +270,7 @@ func (l *loop) park(c *cursor) {
 func (l *loop) unpark() {
 	parked := l.parked
 	l.parked = nil
-	for s := range l.sessions {
+	for s := range l.unsent {
 		s.account()
 	}
 	for _, c := range parked {
@@ -275,26 +281,44 @@ func (l *loop) unpark() {
 	}
 }
 
-// sweepInterval is how often deadlines of connections are looked at.
+// sweepInterval is how long after one look at the deadlines of all connections the next begins.
 const sweepInterval = time.Second
-
-// sweep closes connections that are late with their handshake or silent for too long.
-func (l *loop) sweep() {
-	l.sweeping = false
-	now := time.Now()
-	for s := range l.sessions {
-		s.contained(func(s *session) {
-			s.account() // gnet sends on by itself, and tells nobody
-			s.weigh()
-			s.checkDeadlines(now)
-		})
-	}
-	l.sweepLater()
-}
 
 func (l *loop) sweepLater() {
 	if !l.sweeping && len(l.sessions) > 0 {
 		l.sweeping = true
 		time.AfterFunc(sweepInterval, func() { l.post(l.sweep) })
 	}
+}
+
+// sweep closes connections that are late with their handshake or silent for too long.
+func (l *loop) sweep() {
+	for s := range l.sessions {
+		l.unswept = append(l.unswept, s)
+	}
+	l.sweepOn()
+}
+
+// sweepOn looks at those that are left, for a turn: there may be thousands.
+func (l *loop) sweepOn() {
+	now := time.Now()
+	for len(l.unswept) > 0 {
+		if l.over() {
+			l.yield(l.sweepOn)
+			return
+		}
+		last := len(l.unswept) - 1
+		s := l.unswept[last]
+		l.unswept[last] = nil
+		l.unswept = l.unswept[:last]
+		if s.state != stateClosed {
+			s.contained(func(s *session) {
+				s.account() // gnet sends on by itself, and tells nobody
+				s.weigh()
+				s.checkDeadlines(now)
+			})
+		}
+	}
+	l.sweeping = false
+	l.sweepLater()
 }

@@ -114,7 +114,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.partitions.init()
 	n.metrics = n.newMetrics(runtime.NumCPU())
 	for i := range runtime.NumCPU() {
-		n.loops = append(n.loops, &loop{node: n, index: i, sessions: make(map[*session]struct{}), count: n.metrics.Loop(i)})
+		n.loops = append(n.loops, newLoop(n, i))
 	}
 	defer func() {
 		if err != nil {

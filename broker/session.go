@@ -459,7 +459,19 @@ func (s *session) account() {
 	if s.state == stateClosed {
 		return
 	}
-	now := int64(s.backlog()) + s.reading
+	s.charge(int64(s.backlog()) + s.reading)
+}
+
+// charge has node.outbound count so many bytes for this session.
+func (s *session) charge(now int64) {
+	switch {
+	case now == s.accounted:
+		return
+	case now == 0:
+		delete(s.loop.unsent, s)
+	case s.accounted == 0:
+		s.loop.unsent[s] = struct{}{}
+	}
 	s.node.outbound.Add(now - s.accounted)
 	s.accounted = now
 }
@@ -505,7 +517,7 @@ func (s *session) closed(err error) {
 	s.out = nil
 	delete(s.loop.sessions, s)
 	s.uncount()
-	s.node.outbound.Add(-s.accounted)
+	s.charge(0)
 	s.node.inbound.Add(-s.partial)
 	s.letGo()
 	if err != nil {
