@@ -6,12 +6,14 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/tidewire/tidewire/proto/wire"
 )
@@ -25,8 +27,9 @@ type acceptor struct {
 	listener *net.TCPListener
 	spare    *os.File // given up for a moment when descriptors have run out; nil if it was lost meanwhile
 	done     sync.WaitGroup
-	told     time.Time // when the log was told last that connections are refused
-	untold   int       // refused since
+	pace     *rate.Limiter // of the nanoseconds it takes
+	told     time.Time     // when the log was told last that connections are refused
+	untold   int           // refused since
 
 	leaving  [maxLeaving]*net.TCPConn // refused, and about to hear so: a ring; run alone uses it
 	leaveAt  int                      // where the next one goes
@@ -85,7 +88,9 @@ func (a *acceptor) run() {
 		c, err := a.listener.AcceptTCP()
 		switch {
 		case err == nil:
+			began := time.Now()
 			a.admit(c)
+			a.rest(time.Since(began))
 		case errors.Is(err, net.ErrClosed):
 			return
 		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
@@ -95,6 +100,24 @@ func (a *acceptor) run() {
 			a.pause()
 		}
 	}
+}
+
+// Accepting connections gets acceptShare of the machine's time, beyond acceptBurst of it: thousands that come at once, from an
+// attacker or after a failure, are not to keep those waiting that are served. They wait in the kernel's queue. It is about
+// 500 connections a second for each core.
+const (
+	acceptShare = 0.125
+	acceptBurst = 5 * time.Millisecond
+)
+
+func newAcceptor(n *Node, l *net.TCPListener) *acceptor {
+	share := acceptShare * float64(runtime.NumCPU())
+	return &acceptor{node: n, listener: l, pace: rate.NewLimiter(rate.Limit(share*float64(time.Second)), int(acceptBurst))}
+}
+
+// rest waits as long as accepting has to, after it took so long.
+func (a *acceptor) rest(took time.Duration) {
+	_ = a.pace.WaitN(a.node.ctx, int(min(took, acceptBurst))) // fails at the end of the node alone
 }
 
 // admit gives the connection to a loop, or refuses it.
@@ -246,7 +269,7 @@ func (n *Node) listen() (err error) {
 	if err != nil {
 		return err
 	}
-	n.accepting, n.addr, n.address = &acceptor{node: n, listener: l}, l.Addr(), l.Addr().String()
+	n.accepting, n.addr, n.address = newAcceptor(n, l), l.Addr(), l.Addr().String()
 	n.engine, err = gnet.NewClient(&server{node: n},
 		gnet.WithNumEventLoop(len(n.loops)),
 		gnet.WithReadBufferCap(readBuffer),

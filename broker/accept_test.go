@@ -1,11 +1,14 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tidewire/tidewire/proto/wire"
@@ -86,4 +89,33 @@ func TestRefusedClientsAreLetGo(t *testing.T) {
 		}
 		<-tick.C
 	}
+}
+
+// However many come at once, accepting them takes its share of the machine; a few do not wait, and the end does not either.
+func TestAcceptingRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, end := context.WithCancel(t.Context())
+		a := newAcceptor(&Node{ctx: ctx}, nil)
+		began := time.Now()
+		a.rest(acceptBurst)
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("the first wait %s", waited)
+		}
+		const busy = 100 * time.Millisecond
+		for range busy / time.Millisecond {
+			a.rest(time.Millisecond)
+		}
+		want := time.Duration(float64(busy) / acceptShare / float64(runtime.NumCPU()))
+		if waited := time.Since(began); waited < want-time.Millisecond || waited > want+time.Millisecond {
+			t.Errorf("%s of work have %s, want %s", busy, waited, want)
+		}
+		end()
+		began = time.Now()
+		for range 100 {
+			a.rest(time.Second)
+		}
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("a node that ends waits %s", waited)
+		}
+	})
 }
