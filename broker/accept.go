@@ -108,16 +108,20 @@ func (a *acceptor) run() {
 const (
 	acceptShare = 0.125
 	acceptBurst = 5 * time.Millisecond
+	acceptCost  = 250 * time.Microsecond // of one at most; if it took longer, it waited for a busy loop
 )
 
+// cores is how many this process may use, by its cgroup too. A node has as many loops.
+var cores = runtime.GOMAXPROCS(0) // before anybody sets it
+
 func newAcceptor(n *Node, l *net.TCPListener) *acceptor {
-	share := acceptShare * float64(runtime.NumCPU())
+	share := acceptShare * float64(cores)
 	return &acceptor{node: n, listener: l, pace: rate.NewLimiter(rate.Limit(share*float64(time.Second)), int(acceptBurst))}
 }
 
 // rest waits as long as accepting has to, after it took so long.
 func (a *acceptor) rest(took time.Duration) {
-	_ = a.pace.WaitN(a.node.ctx, int(min(took, acceptBurst))) // fails at the end of the node alone
+	_ = a.pace.WaitN(a.node.ctx, int(min(took, acceptCost))) // fails at the end of the node alone
 }
 
 // admit gives the connection to a loop, or refuses it.

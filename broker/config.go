@@ -98,7 +98,7 @@ type Config struct {
 	// DeleteGrace is how long a deleted stream's data are kept. Default 24 h.
 	DeleteGrace time.Duration
 	// ClockSettle is how long the clock must have been steady after a jump, or after a start at which
-	// it is far ahead of the newest record, before anything is deleted for its age; deleted streams wait for DeleteGrace
+	// it is far ahead of when the node last ran, before anything is deleted for its age; deleted streams wait for DeleteGrace
 	// as well. Default 1 h.
 	ClockSettle time.Duration
 	// KeepInterval is how often retention and purges are looked at. Default 10 s.

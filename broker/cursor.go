@@ -132,7 +132,7 @@ func (c *cursor) feed() {
 			c.hold(0)
 			c.deliver(len(c.frame), nil)
 			continue
-		case s.node.outbound.Load() > s.node.config().OutboundMemory, int64(s.backlog())+s.reading > min(readAhead, s.node.config().backlog()):
+		case s.node.outbound.Load() > s.node.config().OutboundMemory, int64(s.backlog()) > readAhead, int64(s.backlog())+s.reading > s.node.config().backlog():
 			c.rest(cursorParked)
 			return
 		case c.located && !c.readable():

@@ -62,6 +62,8 @@ type dataDir struct {
 	dir  string
 	fs   storage.FS
 	lock *os.File
+
+	minted bool // the identity is new: nothing of a node was here before
 }
 
 // openDataDir takes the directory, making it if it is not there, and reads or mints the identity.
@@ -106,6 +108,7 @@ func openDataDir(dir string) (_ *dataDir, id identity, err error) {
 		id, err = d.readIdentity()
 	} else {
 		id, err = d.mintIdentity()
+		d.minted = err == nil
 	}
 	return d, id, err
 }

@@ -81,7 +81,7 @@ func (s *session) checkDeadlines(now time.Time) {
 	silent := now.Sub(s.heard)
 	switch {
 	case s.shut && silent > lingering, s.closing && silent > cfg.DrainTimeout:
-		_ = s.loop.events.Close(s.conn)
+		s.hangUp()
 	case s.vanished(now, silent):
 		s.drop(closedVanished, "client vanished, closed")
 	case s.stuck(now, cfg.SlowConsumerTimeout):
@@ -135,7 +135,14 @@ func (s *session) late(why closeReason, format string, args ...any) {
 func (s *session) drop(why closeReason, say string) {
 	s.blame(why)
 	s.log.Warn(say, zap.Stringer("reason", why), zap.Int("unsent", s.conn.OutboundBuffered()))
-	_ = s.loop.events.Close(s.conn)
+	s.hangUp()
+}
+
+// hangUp closes the connection, within the turn in which that is decided.
+func (s *session) hangUp() {
+	began := s.loop.began
+	_ = s.loop.events.Close(s.conn) // calls OnClose
+	s.loop.began = began
 }
 
 // blame counts the closure, unless the session is ending already.

@@ -59,7 +59,7 @@ func (d *deleteTime) start(last clockNote, grace time.Duration) {
 	ahead := d.lastWall.Sub(last.seen)
 	switch {
 	case last.doubted:
-		d.doubt("the clock was in doubt when the node stopped")
+		d.doubt("the clock was in doubt when the node stopped, or what was noted of it is lost")
 	case !last.seen.IsZero() && ahead > min(maxAbsence, max(grace/2, maxDrift)):
 		d.doubt(fmt.Sprintf("the clock is %s ahead of when the node last ran", ahead.Round(time.Second)))
 	}
@@ -119,10 +119,10 @@ const (
 	clockDoubt  = "in doubt\n"
 )
 
-// readClock reads what was noted; nothing if nothing was. What is no note says so, and is a doubt.
+// readClock reads what was noted; nothing if the node is new. What is no note, or was lost, says so, and is a doubt.
 func (d *dataDir) readClock() (clockNote, error) {
 	f, err := d.fs.Open(clockFile)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && d.minted {
 		return clockNote{}, nil
 	}
 	if err != nil {

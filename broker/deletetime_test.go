@@ -226,9 +226,16 @@ func TestClockNotes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.close()
+	defer func() { d.close() }()
 	if got, err := d.readClock(); got != (clockNote{}) || err != nil {
 		t.Errorf("nothing noted: %+v, %v", got, err)
+	}
+	d.close()
+	if d, _, err = openDataDir(d.dir); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := d.readClock(); !got.doubted || err == nil {
+		t.Errorf("the note of a node that is not new was lost: %+v, %v", got, err)
 	}
 	for _, want := range []clockNote{{time.UnixMilli(1e12).UTC(), true}, {time.UnixMilli(2e12).UTC(), false}} {
 		if err := d.writeClock(want, want.doubted); err != nil {

@@ -193,7 +193,7 @@ func (s *session) handOver(h *handoff) {
 		s.log.Info("a connection came faster than they are accepted; closed")
 		_ = c.Close()
 	}
-	_ = s.loop.events.Close(s.conn) // gnet's descriptor alone, if it was detached
+	s.hangUp() // gnet's descriptor alone, if it was detached
 }
 
 // printable is the first line of what a foreign client said, for the log.

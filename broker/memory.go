@@ -107,5 +107,5 @@ func (c *Config) smallPart() int64 {
 	return min(max(c.InboundMemory/2/int64(c.MaxConnections), 512), 64<<10)
 }
 
-// backlog is how many unsent bytes of one client stop more from being read for it.
+// backlog is how many bytes that are unsent, or being read, for one client stop more from being read for it.
 func (c *Config) backlog() int64 { return min(sessionBacklog, c.OutboundMemory/4) }

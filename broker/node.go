@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -112,8 +111,8 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.cfg.Store(&cfg)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.partitions.init()
-	n.metrics = n.newMetrics(runtime.NumCPU())
-	for i := range runtime.NumCPU() {
+	n.metrics = n.newMetrics(cores)
+	for i := range cores {
 		n.loops = append(n.loops, newLoop(n, i))
 	}
 	defer func() {

@@ -158,7 +158,7 @@ func (s *session) mostIgnored() int64 { return max(2*s.inFlightLimit(), 8<<20) }
 // serve serves the frames in buf that are whole, and returns their bytes: all of them, or until its turn is over.
 func (s *session) serve(buf []byte) (used int, over bool) {
 	for s.state != stateClosed && !s.closing {
-		if s.costly && s.loop.over() && s.mayWait() {
+		if s.costly && used < len(buf) && s.loop.over() && s.mayWait() {
 			return used, true
 		}
 		s.costly, s.asking = false, false
@@ -343,6 +343,7 @@ func (s *session) frame(f wire.Frame) error {
 	case wire.OpCredit:
 		return s.creditFrame(f)
 	case wire.OpPing:
+		s.costly, s.asking = true, true // thousands are nobody's need
 		var p wire.Ping
 		if err := p.Decode(f.Body); err != nil {
 			return err

@@ -123,7 +123,7 @@ func New(cfg Config) *Server {
 		grpc.ReadBufferSize(readBuffer),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
-		grpc.StatsHandler(telemetry.ServerHandler()),
+		grpc.StatsHandler(connEnds{telemetry.ServerHandler()}),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxRecvMsgSize(maxReceive),
 		grpc.MaxConcurrentStreams(maxStreams),

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
 	"github.com/tidewire/tidewire/auth"
@@ -175,13 +176,10 @@ func TestRefusedIsClosed(t *testing.T) {
 		}
 	}
 	calls.SetBurst(0)
-	for range 2 {
-		for range callRefusals - 1 {
-			call(0, codes.ResourceExhausted)
-		}
+	for range 8 { // which allow for one more
 		call(rate.Inf, codes.OK)
 	}
-	for range callRefusals - 1 {
+	for range callRefusals {
 		call(0, codes.ResourceExhausted)
 	}
 	if now := conn.GetState(); now != connectivity.Ready {
@@ -194,6 +192,22 @@ func TestRefusedIsClosed(t *testing.T) {
 		t.Error("the connection is still open")
 	}
 	call(rate.Inf, codes.OK) // by another one
+}
+
+// What a connection leaves behind, contexts of refused calls with far deadlines too, ends with it.
+func TestConnEnds(t *testing.T) {
+	var h stats.Handler = connEnds{telemetry.ServerHandler()}
+	ctx := h.TagConn(t.Context(), &stats.ConnTagInfo{})
+	call, cancel := context.WithTimeout(h.TagRPC(ctx, &stats.RPCTagInfo{}), time.Hour)
+	defer cancel()
+	h.HandleConn(ctx, &stats.ConnBegin{})
+	if call.Err() != nil {
+		t.Fatal("a call has ended before its connection")
+	}
+	h.HandleConn(ctx, &stats.ConnEnd{})
+	if call.Err() == nil {
+		t.Error("a call outlives its connection")
+	}
 }
 
 // Who only watches does not hold up the end, and is told that the node stops.

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -24,7 +25,8 @@ import (
 // A call costs far more than a publish, and also if it is taken back at once (CVE-2023-44487): all of them together get
 // callRate a second, after a burst, and so do those of health, which nobody may be kept from by other calls. Above it the
 // connections wait, each for its own next call and in the order they came, and whoever would wait longer than callPatience
-// is refused. To refuse costs as well: a connection that was refused callRefusals times in a row is closed.
+// is refused. To refuse costs as well: a connection is closed, and its calls under way end, when callRefusals of its calls
+// were refused beyond an eighth of those that were admitted.
 const (
 	callRate     = 500
 	callBurst    = 100
@@ -56,7 +58,7 @@ func (s *Server) admit(ctx context.Context, info *tap.Info) (context.Context, er
 		calls = s.checks
 	}
 	if calls.Wait(wait) == nil || s.ending.Err() != nil { // in the end, those who answer say that the node stops
-		from.refused = 0
+		from.admitted++
 		return ctx, nil
 	}
 	s.observe(ctx, info.FullMethodName, began, errOverloaded)
@@ -68,13 +70,13 @@ func (s *Server) admit(ctx context.Context, info *tap.Info) (context.Context, er
 
 // caller is a connection, as its calls find it in their context. Only who reads the connection touches it.
 type caller struct {
-	conn    net.Conn
-	refused int // calls, since one was admitted
+	conn              net.Conn
+	refused, admitted int // calls
 }
 
 func (*caller) AuthType() string { return "none" }
 
-func (c *caller) closed() bool { return c.refused >= callRefusals }
+func (c *caller) closed() bool { return c.refused >= callRefusals+c.admitted/8 }
 
 // callerOf is who calls, of any context that gRPC gives.
 func callerOf(ctx context.Context) *caller {
@@ -98,3 +100,23 @@ func (callers) Info() credentials.ProtocolInfo {
 }
 func (c callers) Clone() credentials.TransportCredentials { return c }
 func (callers) OverrideServerName(string) error           { return nil }
+
+// connEnds ends every context of a connection with it. gRPC (1.85.0) does not end that of a call which the tap handle
+// refuses, and a client may give it a deadline in a thousand years.
+type connEnds struct{ stats.Handler }
+
+type connEnd struct{}
+
+// TagConn implements stats.Handler.
+func (h connEnds) TagConn(ctx context.Context, info *stats.ConnTagInfo) context.Context {
+	ctx, end := context.WithCancel(h.Handler.TagConn(ctx, info))
+	return context.WithValue(ctx, connEnd{}, end)
+}
+
+// HandleConn implements stats.Handler.
+func (h connEnds) HandleConn(ctx context.Context, s stats.ConnStats) {
+	h.Handler.HandleConn(ctx, s)
+	if _, ends := s.(*stats.ConnEnd); ends {
+		ctx.Value(connEnd{}).(context.CancelFunc)()
+	}
+}

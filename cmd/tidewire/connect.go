@@ -117,7 +117,7 @@ func (cn *connection) learn(cl *client.Client) {
 	case e.Cluster == "":
 		cn.app.rememberCluster(e, cn.cluster)
 	default:
-		fmt.Fprintf(cn.app.err, "context %s leads to cluster %s, and protects %s, where it led when it was added; "+
+		fmt.Fprintf(cn.app.err, "context %s leads to cluster %s, and protects %s, where it led first; "+
 			"if that cluster is no more, remove the context and add it again\n", e.Name, cn.cluster, e.Cluster)
 	}
 }

@@ -240,10 +240,10 @@ func (a *app) identify(ctx context.Context, e *contextEntry) (note string) {
 }
 
 // rememberCluster keeps the id of the cluster that the context's addresses led to, unless the context was changed
-// meanwhile. What cannot be written is found out again the next time.
+// meanwhile, or knows one. What cannot be written is found out again the next time.
 func (a *app) rememberCluster(of *contextEntry, cluster string) {
 	_ = a.changeContexts(func(all *contexts) error {
-		if i := all.index(of.Name); i >= 0 && all.Contexts[i].Server == of.Server {
+		if i := all.index(of.Name); i >= 0 && all.Contexts[i].Server == of.Server && all.Contexts[i].Cluster == "" {
 			all.Contexts[i].Cluster = cluster
 		}
 		return nil

@@ -159,7 +159,7 @@ func (v *server) run(c *cobra.Command, ready func(*broker.Node)) error {
 // its share of the cores from the loops. On two cores publishing is as fast with 4 as with 16, and the p99 of a client
 // beside another that makes garbage is two thirds. GOMAXPROCS in the environment wins.
 func spread(getenv func(string) string) {
-	if cores := runtime.NumCPU(); getenv("GOMAXPROCS") == "" {
+	if cores := runtime.GOMAXPROCS(0); getenv("GOMAXPROCS") == "" { // those that the cgroup lets it use
 		runtime.GOMAXPROCS(max(4, cores+min(cores, 16)))
 	}
 }
