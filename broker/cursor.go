@@ -297,7 +297,20 @@ func (c *cursor) closeReader() {
 	} else if c.reader != nil {
 		c.reader.Close()
 	}
-	c.reader, c.frame, c.pending = nil, nil, false
+	c.reader, c.pending = nil, false
+	c.releaseFrame()
+}
+
+// frames are buffers for what reader goroutines build, of up to a batch and a little. Made anew each, they would be garbage
+// faster than it is collected.
+var frames = sync.Pool{New: func() any { return new([]byte) }}
+
+// releaseFrame gives the frame's buffer away.
+func (c *cursor) releaseFrame() {
+	if b := c.frame; b != nil {
+		frames.Put(&b)
+	}
+	c.frame = nil
 }
 
 // read hands the cursor to a reader goroutine, to read up to room bytes.
@@ -325,6 +338,9 @@ func (c *cursor) run() {
 		c.reader.Leave()
 		c.cold = false
 		return
+	}
+	if c.frame == nil {
+		c.frame = *frames.Get().(*[]byte)
 	}
 	c.frame, c.err = c.frame[:0], nil
 	switch {
@@ -375,7 +391,7 @@ func (c *cursor) readDone() {
 	}
 	c.feed()
 	if !c.pending && c.state != cursorReading {
-		c.frame = nil // who rests keeps no buffer
+		c.releaseFrame() // who rests keeps no buffer
 	}
 	c.sink.woken()
 }
@@ -505,23 +521,26 @@ func (p *picker) flush(seen []byte) {
 // runHead is the most that stands before the batches of a run, in bytes.
 const runHead = 4 * 10
 
-// inflated are buffers for batches that are opened to be cut. A small one may become MaxBatch: made anew each, they
-// would be garbage faster than it is collected.
-var inflated = sync.Pool{New: func() any { return new([]byte) }}
+// opened is where a batch is opened, and cut. A small one may become MaxBatch.
+type opened struct{ raw, cut []byte }
+
+// openings are used again, as frames are.
+var openings = sync.Pool{New: func() any { return new(opened) }}
 
 // cut appends what the reader may see of a mixed batch, as a run of its own.
 func (p *picker) cut(offset uint64, b *wire.Batch) error {
-	scratch := inflated.Get().(*[]byte)
-	defer inflated.Put(scratch)
-	raw, err := b.Raw(*scratch)
+	o := openings.Get().(*opened)
+	defer openings.Put(o)
+	raw, err := b.Raw(o.raw)
 	if err != nil {
 		return err
 	}
 	if b.Compressed() {
-		*scratch = raw[:0]
+		o.raw = raw[:0]
 	}
 	f := p.cursor.filter
-	cut, err := wire.AppendFiltered(nil, b, raw, func(r *wire.Record) bool { return f.match(r.Subject) })
+	cut, err := wire.AppendFiltered(o.cut[:0], b, raw, func(r *wire.Record) bool { return f.match(r.Subject) })
+	o.cut = cut[:0]
 	if err != nil || len(cut) == 0 {
 		return err
 	}
