@@ -20,6 +20,9 @@ var errDraining = &wire.Error{Code: wire.CodeShutdown, Bits: wire.ErrorRetriable
 
 // wireError turns an error into what a client is told. Nothing else makes codes of errors.
 func (n *Node) wireError(err error) *wire.Error {
+	if we, as := err.(*wire.Error); as { // floods of requests come here
+		return we
+	}
 	if we := toWire(err); we != nil {
 		if outOfFiles(err) {
 			n.log.Error("out of file descriptors: raise the process's limit of open files", zap.Error(err))

@@ -158,8 +158,15 @@ func (s *session) mostIgnored() int64 { return max(2*s.inFlightLimit(), 8<<20) }
 // serve serves the frames in buf that are whole, and returns their bytes: all of them, or until its turn is over.
 func (s *session) serve(buf []byte) (used int, over bool) {
 	for s.state != stateClosed && !s.closing {
-		if s.costly && used < len(buf) && s.loop.over() && s.mayWait() {
-			return used, true
+		if s.costly && used < len(buf) && s.loop.over() {
+			if s.mayWait() {
+				return used, true
+			}
+			if s.asking && s.crowds() {
+				s.fatal(&wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: time.Second, Value: uint64(s.node.config().InboundMemory / 2),
+					Message: "too many requests wait in this node, many of them yours: connect again and wait for answers before asking more"})
+				break
+			}
 		}
 		s.costly, s.asking = false, false
 		n, err := s.step(buf[used:])
@@ -194,6 +201,13 @@ const waitBytes = 1 << 20
 // may: a client is not slowed down by that, and must not be ended for it.
 func (s *session) mayWait() bool {
 	return s.conn.InboundBuffered() < waitBytes && s.node.inbound.Load() < s.node.config().InboundMemory/2
+}
+
+// crowds tells whether the node has too much waiting, and a large part of that is this session's: requests cannot be served
+// as fast as they come then, or publishes would wait for them.
+func (s *session) crowds() bool {
+	c := s.node.config()
+	return s.node.inbound.Load() >= c.InboundMemory/2 && int64(s.conn.InboundBuffered()) > c.smallPart()
 }
 
 // giveWay lets the others of the loop have their turn; what has arrived is looked at again then. Requests are paced,

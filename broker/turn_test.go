@@ -170,6 +170,36 @@ func TestLateTurn(t *testing.T) {
 	p.recv(wire.OpPong)
 }
 
+// When much waits in the node, who has many requests waiting is sent away, and who asks for one thing is served.
+func TestCrowdIsSentAway(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	honest, p := connect(t, n), connect(t, n)
+	half := n.config().InboundMemory / 2
+	n.inbound.Add(half)
+	defer n.inbound.Add(-half)
+	var asks []byte
+	for corr := range uint32(1 << 16) {
+		asks = (&wire.Metadata{}).AppendTo(asks, 1+corr)
+	}
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	asking.Go(func() { _, _ = p.conn.Write(asks) }) // it is cut off
+	for sent := false; !sent; {
+		f, err := p.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Op == wire.OpError {
+			var e wire.Error
+			if err := e.Decode(f.Body); err != nil || e.Code != wire.CodeOverloaded {
+				t.Fatalf("%v, %v", &e, err)
+			}
+			sent = e.Bits&wire.ErrorEndsConnection != 0
+		}
+	}
+	alive(t, honest)
+}
+
 // Many partitions are described away from the loops, one list at a time, each in full.
 func TestLongTopology(t *testing.T) {
 	n := startNode(t, t.TempDir())
