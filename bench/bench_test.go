@@ -255,11 +255,11 @@ func TestRefused(t *testing.T) {
 
 func TestMeasureDisk(t *testing.T) {
 	dir := t.TempDir()
-	d, err := MeasureDisk(dir)
+	d, err := MeasureDisk(dir, 4<<10)
 	if err != nil || d.Latency.Count < 10 || d.Latency.P50 <= 0 || d.Bytes != 4096 {
 		t.Errorf("%+v, %v", d, err)
 	}
-	if _, err := MeasureDisk(dir + "/missing"); err == nil {
+	if _, err := MeasureDisk(dir+"/missing", 4<<10); err == nil {
 		t.Error("a disk that is not there")
 	}
 }

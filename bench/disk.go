@@ -14,15 +14,14 @@ type Disk struct {
 }
 
 const (
-	diskWrite = 4 << 10
 	diskFile  = 4 << 20
 	diskRuns  = 2000
 	diskTime  = 2 * time.Second
 )
 
-// MeasureDisk writes 4 KiB and syncs it (fdatasync), again and again, into a file in dir whose blocks were
+// MeasureDisk writes size bytes, at most 4 MiB, and syncs them (fdatasync), again and again, into a file in dir whose blocks were
 // written before, as the node's segments are. It takes at most two seconds and leaves nothing behind.
-func MeasureDisk(dir string) (_ *Disk, err error) {
+func MeasureDisk(dir string, size int) (_ *Disk, err error) {
 	f, err := os.CreateTemp(dir, ".tidewire-bench-*")
 	if err != nil {
 		return nil, err
@@ -35,12 +34,12 @@ func MeasureDisk(dir string) (_ *Disk, err error) {
 	if err := datasync(f); err != nil {
 		return nil, fmt.Errorf("sync %s: %w", f.Name(), err)
 	}
-	b := newValues(diskWrite, 1).next()
+	b := newValues(size, 1).next()
 	h := NewHistogram()
 	began := time.Now()
 	for i := 0; i < diskRuns && time.Since(began) < diskTime; i++ {
 		start := time.Now()
-		if _, err := f.WriteAt(b, int64(i)*diskWrite%diskFile); err != nil {
+		if _, err := f.WriteAt(b, int64(i%(diskFile/size)*size)); err != nil {
 			return nil, err
 		}
 		if err := datasync(f); err != nil {
@@ -48,5 +47,5 @@ func MeasureDisk(dir string) (_ *Disk, err error) {
 		}
 		h.Record(time.Since(start))
 	}
-	return &Disk{Dir: dir, Bytes: diskWrite, Latency: h.Latency()}, nil
+	return &Disk{Dir: dir, Bytes: size, Latency: h.Latency()}, nil
 }

@@ -11,9 +11,18 @@ import (
 	client "github.com/tidewire/tidewire/client/go"
 )
 
+// Publisher takes records on one connection to a broker: a client.Client, or in bench/peers what does the same for another
+// broker. Its callbacks run one at a time.
+type Publisher interface {
+	Publish(context.Context, client.Message) (client.Ack, error)
+	PublishAsync(context.Context, client.Message, func(client.Ack, error)) error
+	Flush(context.Context) error
+	Close() error
+}
+
 // PublishConfig is a publish workload. A zero field means its default.
 type PublishConfig struct {
-	Server      string        // of the node; required
+	Server      string        // of the node; required, unless Dial is given
 	Subject     string        // default "bench"; a stream is made if none captures it
 	Partitions  int           // of that stream; above 1, records carry keys that spread them. Default: as it is
 	Connections int           // default 1; each sends from a goroutine of its own
@@ -27,6 +36,9 @@ type PublishConfig struct {
 
 	Options  []client.Option // of every connection, after those the fields above make
 	Progress *atomic.Uint64  // counts acknowledged records, warm-up included, if there is one
+
+	// Dial connects to another broker, where Subject is ready to be published to.
+	Dial func(context.Context) (Publisher, error)
 }
 
 func (c PublishConfig) withDefaults() PublishConfig {
@@ -81,23 +93,37 @@ func Publish(ctx context.Context, cfg PublishConfig) (*Result, error) {
 	defer cancel(nil)
 
 	senders := make([]*sender, cfg.Connections)
-	options := append([]client.Option{client.WithName("tidewire bench pub"), client.WithMaxBatchRecords(cfg.Batch)}, cfg.Options...)
+	name, partitions := "", max(1, cfg.Partitions)
+	dial := cfg.Dial
+	if dial == nil {
+		options := append([]client.Option{client.WithName("tidewire bench pub"), client.WithMaxBatchRecords(cfg.Batch)}, cfg.Options...)
+		dial = func(ctx context.Context) (Publisher, error) {
+			c, err := client.Connect(ctx, cfg.Server, options...)
+			if err != nil {
+				return nil, err
+			}
+			if name == "" {
+				var st client.Stream
+				st, err = stream(ctx, c, cfg.Subject, cfg.Partitions)
+				name, partitions = st.Name, len(st.Partitions)
+			}
+			return c, err
+		}
+	}
 	for i := range senders {
-		c, err := client.Connect(ctx, cfg.Server, options...)
+		c, err := dial(ctx)
+		if c != nil {
+			defer c.Close()
+		}
 		if err != nil {
 			return nil, err
 		}
-		defer c.Close()
 		senders[i] = newSender(c, &cfg, i)
-	}
-	st, err := stream(ctx, senders[0].c, cfg.Subject, cfg.Partitions)
-	if err != nil {
-		return nil, err
 	}
 	began := clock{time.Now()}
 	var running sync.WaitGroup
 	for _, s := range senders {
-		s.clock, s.keys = began, keys(len(st.Partitions))
+		s.clock, s.keys = began, keys(partitions)
 		running.Go(func() {
 			if err := s.run(ctx); err != nil {
 				cancel(err)
@@ -114,7 +140,7 @@ func Publish(ctx context.Context, cfg PublishConfig) (*Result, error) {
 			_ = s.c.Close() // no more acks come behind this
 		}
 	}
-	r := &Result{Workload: "pub", Subject: cfg.Subject, Stream: st.Name, Partitions: len(st.Partitions), Connections: cfg.Connections,
+	r := &Result{Workload: "pub", Subject: cfg.Subject, Stream: name, Partitions: partitions, Connections: cfg.Connections,
 		InFlight: cfg.InFlight, Batch: cfg.Batch, Size: cfg.Size, Rate: cfg.Rate, From: "the call to its ack"}
 	if cfg.Rate > 0 {
 		r.From = "the time a record was meant to be sent to its ack"
@@ -153,7 +179,7 @@ func collect(r *Result, senders []*sender) {
 
 // sender is one connection's part of the load.
 type sender struct {
-	c     *client.Client
+	c     Publisher
 	cfg   *PublishConfig
 	clock clock
 	pacer pacer
@@ -171,7 +197,7 @@ type sender struct {
 	failed         chan error // buffered; the first failure
 }
 
-func newSender(c *client.Client, cfg *PublishConfig, share int) *sender {
+func newSender(c Publisher, cfg *PublishConfig, share int) *sender {
 	s := &sender{c: c, cfg: cfg, share: share, pacer: newPacer(cfg.Rate, share, cfg.Connections),
 		histogram: NewHistogram(), failed: make(chan error, 1)}
 	if n := uint64(cfg.Connections); cfg.Records > 0 {
@@ -272,7 +298,12 @@ func (s *sender) async(ctx context.Context) error {
 			return err
 		}
 	}
-	w.drain(ctx)
+	if len(s.failed) == 0 {
+		if err := s.c.Flush(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
+		w.drain(ctx)
+	}
 	select {
 	case err := <-s.failed:
 		return err

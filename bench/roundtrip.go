@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +25,19 @@ type RoundTripConfig struct {
 
 	Options  []client.Option
 	Progress *atomic.Uint64
+
+	// Open finds the way through another broker, where Subject is ready; ctx bounds all that is done on it.
+	Open func(ctx context.Context) (*Route, error)
+}
+
+// Route is a way through a broker.
+type Route struct {
+	Out    Publisher
+	Values iter.Seq2[[]byte, error] // of the records published from now on, each good until the next
+	Close  func()                   // ends both
+
+	stream     string
+	partitions int
 }
 
 const roundTripBytes = 16 // of a value: which run, and which record of it
@@ -59,24 +74,17 @@ func RoundTrip(ctx context.Context, cfg RoundTripConfig) (*Result, error) {
 	case cfg.Duration < 0:
 		return nil, fmt.Errorf("duration %v is below 0", cfg.Duration)
 	}
-	out, in, err := pair(ctx, &cfg)
-	if err != nil {
-		return nil, err
-	}
-	defer out.Close()
-	defer in.Close()
-	st, err := stream(ctx, out, cfg.Subject, 0)
-	if err != nil {
-		return nil, err
-	}
-	sub, err := in.Subscribe(ctx, cfg.Subject, client.FromNext())
-	if err != nil {
-		return nil, err
-	}
-	defer sub.Close()
-
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	open := cfg.Open
+	if open == nil {
+		open = cfg.Tidewire
+	}
+	way, err := open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer way.Close()
 	began := clock{time.Now()}
 	t := &trip{cfg: &cfg, clock: began, run: uint64(began.began.UnixNano()), pacer: newPacer(cfg.Rate, 0, 1)}
 	t.total = uint64((cfg.Warmup + cfg.Duration).Seconds() * cfg.Rate)
@@ -87,10 +95,10 @@ func RoundTrip(ctx context.Context, cfg RoundTripConfig) (*Result, error) {
 	sent := make(chan error, 1)
 	go func() {
 		var err error
-		pinned(func() { err = t.send(ctx, out, cancel) })
+		pinned(func() { err = t.send(ctx, way.Out, cancel) })
 		sent <- err
 	}()
-	r, err := t.receive(ctx, sub)
+	r, err := t.receive(ctx, way.Values)
 	if err != nil {
 		cancel(err)
 	}
@@ -100,20 +108,48 @@ func RoundTrip(ctx context.Context, cfg RoundTripConfig) (*Result, error) {
 	if err != nil && (r == nil || r.Records == 0) {
 		return nil, err
 	}
-	r.Stream, r.Partitions = st.Name, len(st.Partitions)
+	r.Stream, r.Partitions = way.stream, way.partitions
 	return r, err
 }
 
-func pair(ctx context.Context, cfg *RoundTripConfig) (out, in *client.Client, err error) {
-	options := append([]client.Option{client.WithName("tidewire bench rtt")}, cfg.Options...)
-	if out, err = client.Connect(ctx, cfg.Server, options...); err != nil {
-		return nil, nil, err
+// Tidewire publishes on one connection to a Tidewire node and subscribes on another.
+func (c *RoundTripConfig) Tidewire(ctx context.Context) (_ *Route, err error) {
+	options := append([]client.Option{client.WithName("tidewire bench rtt")}, c.Options...)
+	var closers []func() error
+	closeAll := func() {
+		for _, f := range slices.Backward(closers) {
+			_ = f()
+		}
 	}
-	if in, err = client.Connect(ctx, cfg.Server, options...); err != nil {
-		out.Close()
-		return nil, nil, err
+	defer func() {
+		if err != nil {
+			closeAll()
+		}
+	}()
+	var ends [2]*client.Client
+	for i := range ends {
+		if ends[i], err = client.Connect(ctx, c.Server, options...); err != nil {
+			return nil, err
+		}
+		closers = append(closers, ends[i].Close)
 	}
-	return out, in, nil
+	st, err := stream(ctx, ends[0], c.Subject, 0)
+	if err != nil {
+		return nil, err
+	}
+	sub, err := ends[1].Subscribe(ctx, c.Subject, client.FromNext())
+	if err != nil {
+		return nil, err
+	}
+	closers = append(closers, sub.Close)
+	values := func(yield func([]byte, error) bool) {
+		for rec, err := range sub.All(ctx) {
+			if !yield(rec.Value, err) {
+				return
+			}
+		}
+	}
+	return &Route{Out: ends[0], Values: values, Close: closeAll, stream: st.Name, partitions: len(st.Partitions)}, nil
 }
 
 // trip is a run of RoundTrip.
@@ -128,7 +164,7 @@ type trip struct {
 	quorum, voters atomic.Int64
 }
 
-func (t *trip) send(ctx context.Context, c *client.Client, cancel context.CancelCauseFunc) error {
+func (t *trip) send(ctx context.Context, c Publisher, cancel context.CancelCauseFunc) error {
 	v := newValues(t.cfg.Size, t.run)
 	acked := func(ack client.Ack, err error) {
 		if err != nil {
@@ -156,10 +192,10 @@ func (t *trip) send(ctx context.Context, c *client.Client, cancel context.Cancel
 	return c.Flush(ctx)
 }
 
-func (t *trip) receive(ctx context.Context, sub *client.Subscription) (*Result, error) {
+func (t *trip) receive(ctx context.Context, values iter.Seq2[[]byte, error]) (*Result, error) {
 	h := NewHistogram()
 	expect := uint64(0)
-	for rec, err := range sub.All(ctx) {
+	for b, err := range values {
 		if err != nil {
 			if cause := context.Cause(ctx); cause != nil {
 				err = cause
@@ -170,10 +206,10 @@ func (t *trip) receive(ctx context.Context, sub *client.Subscription) (*Result, 
 			return t.result(h, expect-t.warm), err // interrupted
 		}
 		now := t.clock.now()
-		if len(rec.Value) < roundTripBytes || binary.LittleEndian.Uint64(rec.Value) != t.run {
+		if len(b) < roundTripBytes || binary.LittleEndian.Uint64(b) != t.run {
 			continue // somebody else publishes here too
 		}
-		i := binary.LittleEndian.Uint64(rec.Value[8:])
+		i := binary.LittleEndian.Uint64(b[8:])
 		if i != expect {
 			return nil, fmt.Errorf("record %d of the run came where %d belongs", i, expect)
 		}

@@ -76,7 +76,7 @@ func (r *benchRun) run(c *cobra.Command, expected func(done uint64, took time.Du
 	var disk *bench.Disk
 	if r.disk != "" {
 		var err error
-		if disk, err = bench.MeasureDisk(r.disk); err != nil {
+		if disk, err = bench.MeasureDisk(r.disk, 4<<10); err != nil {
 			return &problem{id: explain.DiskNotMeasured, what: "the disk could not be measured", err: err, todo: "give --disk a directory that you may write to"}
 		}
 	}

@@ -1,0 +1,106 @@
+// Command peers measures Tidewire beside other brokers, in one run on one machine: every case on every system in turn,
+// several rounds, medians. It prints a table and writes it as text, JSON and a page.
+//
+//	make bench            all cases, five rounds
+//	QUICK=1 make bench    one short round of each
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"syscall"
+	"time"
+
+	client "github.com/tidewire/tidewire/client/go"
+)
+
+// loadCommand is the argument of the processes that do the load.
+const loadCommand = "load"
+
+func main() {
+	runtime.LockOSThread() // servers end with the thread that started them
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var err error
+	if len(os.Args) == 2 && os.Args[1] == loadCommand {
+		err = runJob(ctx, os.Stdin, os.Stdout)
+	} else {
+		err = measure(ctx)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func measure(ctx context.Context) error {
+	in := &instrument{length: length{warmup: 500 * time.Millisecond, measured: 2 * time.Second}, shrink: 1}
+	flag.IntVar(&in.rounds, "rounds", 5, "how often each system is measured")
+	quick := flag.Bool("quick", false, "one short round, to see that it works; no figures to quote")
+	only := flag.String("cases", "", "regular expression of the cases to measure")
+	out := flag.String("out", "build/bench", "directory for results.txt, results.json and results.html")
+	flag.StringVar(&in.dir, "dir", "", "directory on the disk to measure (default: in -out)")
+	flag.StringVar(&tools, "tools", "build", "directory with tidewire and nats-server")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		return fmt.Errorf("%q is not understood; see -help", flag.Args())
+	}
+	if in.rounds < 1 {
+		return fmt.Errorf("-rounds %d is below 1", in.rounds)
+	}
+	if *quick {
+		in.rounds, in.length, in.shrink = 1, length{100 * time.Millisecond, 300 * time.Millisecond}, 40
+	}
+	pattern, err := regexp.Compile(*only)
+	if err != nil {
+		return fmt.Errorf("-cases: %w", err)
+	}
+	var cases []*Case
+	for i := range r1 {
+		if pattern.MatchString(r1[i].Name) {
+			cases = append(cases, &r1[i])
+		}
+	}
+	if len(cases) == 0 {
+		return fmt.Errorf("no case matches -cases %s", *only)
+	}
+	if in.dir == "" {
+		in.dir = *out
+	}
+	if err := errors.Join(os.MkdirAll(*out, 0o755), os.MkdirAll(in.dir, 0o755)); err != nil {
+		return err
+	}
+	if in.dir, err = filepath.Abs(in.dir); err != nil {
+		return err
+	}
+	in.tell = progress(os.Stderr)
+	r, err := newReport(in, *quick)
+	if err != nil {
+		return err
+	}
+	for i, c := range cases {
+		row, err := in.row(ctx, c)
+		if err != nil {
+			return err
+		}
+		r.Rows = append(r.Rows, row)
+		fmt.Fprintf(os.Stderr, "\r\x1b[K%d of %d cases measured\n", i+1, len(cases))
+	}
+	r.Took = time.Since(r.Began)
+	if err := r.write(*out); err != nil {
+		return err
+	}
+	return r.text(os.Stdout)
+}
+
+// message is a record of that many bytes.
+func message(size int) client.Message {
+	return client.Message{Subject: subject, Value: make([]byte, size)}
+}

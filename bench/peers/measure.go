@@ -1,0 +1,283 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tidewire/tidewire/bench"
+)
+
+// Row is a Case with what came of it.
+type Row struct {
+	Case    *Case    `json:"-"`
+	Name    string   `json:"case"`
+	Metric  string   `json:"metric"`
+	Unit    string   `json:"unit"`
+	Less    bool     `json:"less_is_better"`
+	Entries []Column `json:"entries"`
+	Goals   []Met    `json:"goals"`
+}
+
+// Column is a system's part of a Row.
+type Column struct {
+	System string  `json:"system"`
+	Client string  `json:"client,omitempty"`
+	Fsync  string  `json:"fsync"`
+	Known  float64 `json:"known,omitempty"`
+	Low    bool    `json:"below_known,omitempty"` // also when it was repeated
+	Runs   []*Run  `json:"runs"`
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+}
+
+// Met is a Goal with what came of it.
+type Met struct {
+	Goal
+	Ratio float64 `json:"ratio"`
+	Held  bool    `json:"held"`
+}
+
+// instrument measures cases.
+type instrument struct {
+	dir    string // where servers keep their data; one directory each, removed afterwards
+	rounds int
+	length length
+	shrink uint64 // of what is filled, 1 / shrink is
+	tell   func(string)
+}
+
+// row measures a case: every entry once a round, in an order that turns, so that no system always runs behind the same one.
+func (in *instrument) row(ctx context.Context, c *Case) (*Row, error) {
+	row := &Row{Case: c, Name: c.Name, Metric: c.Metric.Name, Unit: c.Metric.Unit, Less: c.Metric.Less}
+	for _, e := range c.Entries {
+		s, err := systemNamed(e.System)
+		if err != nil {
+			return nil, err
+		}
+		row.Entries = append(row.Entries, Column{System: e.System, Client: e.Client, Fsync: s.Fsync(), Known: e.Known})
+	}
+	for round := range in.rounds {
+		for i := range row.Entries {
+			if err := in.once(ctx, c, &row.Entries[(round+i)%len(row.Entries)], fmt.Sprintf("round %d of %d", round+1, in.rounds)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for i := range row.Entries {
+		col := &row.Entries[i]
+		col.sum(c.Metric)
+		if !col.belowKnown(c.Metric) {
+			continue
+		}
+		col.Runs = nil
+		for round := range in.rounds {
+			if err := in.once(ctx, c, col, fmt.Sprintf("again, as it was below what is known of it; round %d of %d", round+1, in.rounds)); err != nil {
+				return nil, err
+			}
+		}
+		col.sum(c.Metric)
+		col.Low = col.belowKnown(c.Metric)
+	}
+	for _, g := range c.Goals {
+		row.Goals = append(row.Goals, row.met(g))
+	}
+	return row, nil
+}
+
+// once measures an entry on a fresh server.
+func (in *instrument) once(ctx context.Context, c *Case, col *Column, when string) error {
+	in.tell(fmt.Sprintf("%s: %s %s, %s", c.Name, col.System, col.Client, when))
+	system, err := systemNamed(col.System)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(in.dir, "tidewire-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	address, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	s, err := startServer(ctx, system, dir, address)
+	if err != nil {
+		return err
+	}
+	defer func() { s.kill() }()
+	spec := c.Spec
+	spec.Client = col.Client
+	if err := system.Prepare(ctx, address, spec); err != nil {
+		return fmt.Errorf("%s: %w", col.System, err)
+	}
+	if c.Fill > 0 {
+		spec.Records = max(1, c.Fill/in.shrink)
+		if err := in.fill(ctx, s, spec); err != nil {
+			return err
+		}
+	}
+	var run *Run
+	if c.Restart {
+		run, err = in.restart(ctx, &s, spec)
+	} else {
+		if spec.Cold {
+			if err := dropCaches(); err != nil {
+				return err
+			}
+		}
+		spec.Warmup, spec.Duration = in.length.warmup, in.length.measured
+		run, err = in.load(ctx, s, spec)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %s: %w", c.Name, col.System, err)
+	}
+	col.Runs = append(col.Runs, run)
+	return nil
+}
+
+// fill publishes what a replay or a restart meets.
+func (in *instrument) fill(ctx context.Context, s *server, spec Spec) error {
+	fill := publishing(1, inFlight, perBatch, spec.Size)
+	fill.Records = spec.Records
+	if _, ok := s.system.(*jetStream); ok {
+		fill.Client = "fast"
+	}
+	_, err := in.load(ctx, s, fill)
+	return err
+}
+
+// load has a process of its own do it.
+func (in *instrument) load(ctx context.Context, s *server, spec Spec) (*Run, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	what, err := json.Marshal(job{System: s.system.Name(), Address: s.address, Pid: s.cmd.Process.Pid, Dir: s.dir, Spec: spec})
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, loadCommand)
+	dieWithParent(cmd)
+	var out, said bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(what), &out, &said
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, strings.TrimSpace(said.String()))
+	}
+	run := &Run{}
+	return run, json.Unmarshal(out.Bytes(), run)
+}
+
+// restart kills the server and measures the time until another has given its first record and its first ack.
+func (in *instrument) restart(ctx context.Context, s **server, spec Spec) (*Run, error) {
+	old := *s
+	old.kill()
+	if spec.Cold {
+		if err := dropCaches(); err != nil {
+			return nil, err
+		}
+	}
+	began := time.Now()
+	next, err := startServer(ctx, old.system, old.dir, old.address)
+	if err != nil {
+		return nil, err
+	}
+	*s = next
+	one := Spec{Kind: replay, Client: "ordered", Size: spec.Size, Records: 1}
+	if _, err := next.system.Replay(ctx, next.address, one); err != nil {
+		return nil, err
+	}
+	p, err := next.system.Publisher(ctx, next.address, Spec{Client: "raw", InFlight: 1, Batch: 1})
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	if _, err := p.Publish(ctx, message(spec.Size)); err != nil {
+		return nil, err
+	}
+	took := time.Since(began)
+	u, err := measureUsage(next.cmd.Process.Pid, next.dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Run{Result: &bench.Result{Workload: "restart", Records: spec.Records, Size: spec.Size, Took: took},
+		ServerCPU: micro(u.CPU) / float64(spec.Records), Resident: u.Resident, Anonymous: u.Anonymous}, nil
+}
+
+// sum works the median out.
+func (c *Column) sum(m Metric) {
+	var all []float64
+	for _, r := range c.Runs {
+		all = append(all, m.Of(r))
+	}
+	slices.Sort(all)
+	n := len(all)
+	c.Min, c.Max, c.Median = all[0], all[n-1], (all[(n-1)/2]+all[n/2])/2
+}
+
+// honest is how far a peer may fall short of what is known of it before it is measured again.
+const honest = 0.8
+
+func (c *Column) belowKnown(m Metric) bool {
+	if c.Known == 0 {
+		return false
+	}
+	if m.Less {
+		return c.Median > c.Known/honest
+	}
+	return c.Median < c.Known*honest
+}
+
+// best is a system's best column.
+func (r *Row) best(system string) (*Column, error) {
+	var best *Column
+	for i := range r.Entries {
+		c := &r.Entries[i]
+		if c.System == system && (best == nil || (c.Median < best.Median) == r.Less) {
+			best = c
+		}
+	}
+	if best == nil {
+		return nil, errors.New("the row has no " + system)
+	}
+	return best, nil
+}
+
+func (r *Row) met(g Goal) Met {
+	m := Met{Goal: g}
+	mine, err := r.best("tidewire")
+	if err != nil {
+		return m
+	}
+	m.Ratio = mine.Median
+	if g.Than != "" {
+		peer, err := r.best(g.Than)
+		if err != nil {
+			return m
+		}
+		m.Ratio /= peer.Median
+	}
+	m.Held = m.Ratio >= g.Reach
+	if r.Less {
+		m.Held = m.Ratio <= g.Reach
+	}
+	return m
+}
+
+// cleanup removes what a run that was killed left behind.
+func cleanup(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, "tidewire-bench-*"))
+	for _, l := range left {
+		err = errors.Join(err, os.RemoveAll(l))
+	}
+	return err
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/tidewire/tidewire/bench"
+)
+
+// Report is what a whole run measured.
+type Report struct {
+	Began   time.Time     `json:"began"`
+	Took    time.Duration `json:"took_ns"`
+	Quick   bool          `json:"quick"` // too short to quote
+	Rounds  int           `json:"rounds"`
+	Machine Machine       `json:"machine"`
+	Floors  []Floor       `json:"floors"`
+	Rows    []*Row        `json:"rows"`
+}
+
+// Machine is where it ran.
+type Machine struct {
+	Cores  int    `json:"cores"`
+	CPU    string `json:"cpu"`
+	Kernel string `json:"kernel"`
+	Memory string `json:"memory"`
+	Go     string `json:"go"`
+}
+
+// Floor is what the machine does without a broker.
+type Floor struct {
+	Name    string         `json:"name"`
+	Latency *bench.Latency `json:"latency"`
+}
+
+func newReport(in *instrument, quick bool) (*Report, error) {
+	r := &Report{Began: time.Now(), Quick: quick, Rounds: in.rounds, Machine: describeMachine()}
+	for _, size := range []int{4 << 10, 64 << 10, 1 << 20} {
+		in.tell(fmt.Sprintf("write and fdatasync of %d KiB", size>>10))
+		d, err := bench.MeasureDisk(in.dir, size)
+		if err != nil {
+			return nil, err
+		}
+		r.Floors = append(r.Floors, Floor{fmt.Sprintf("write and fdatasync, %d KiB", size>>10), d.Latency})
+	}
+	in.tell("round trip over loopback")
+	l, err := loopback(64)
+	if err != nil {
+		return nil, err
+	}
+	r.Floors = append(r.Floors, Floor{"round trip over loopback, 64 B", l})
+	return r, nil
+}
+
+func describeMachine() Machine {
+	m := Machine{Cores: runtime.NumCPU(), Go: runtime.Version()}
+	field := func(file, key string) string {
+		b, _ := os.ReadFile(file) // what cannot be told stays empty
+		for line := range strings.Lines(string(b)) {
+			if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == key {
+				return strings.TrimSpace(v)
+			}
+		}
+		return ""
+	}
+	m.CPU, m.Memory = field("/proc/cpuinfo", "model name"), field("/proc/meminfo", "MemTotal")
+	b, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	m.Kernel = strings.TrimSpace(string(b))
+	return m
+}
+
+// write leaves the three forms in dir.
+func (r *Report) write(dir string) error {
+	for name, write := range map[string]func(io.Writer) error{"results.txt": r.text, "results.json": r.json, "results.html": r.html} {
+		f, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		if err := write(f); err != nil {
+			f.Close()
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Report) json(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", " ")
+	return enc.Encode(r)
+}
+
+func (r *Report) text(to io.Writer) error {
+	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "%s, %d rounds, %d cores, %s, Linux %s, %s\n", r.Began.UTC().Format("2006-01-02 15:04 UTC"), r.Rounds, r.Machine.Cores, r.Machine.CPU, r.Machine.Kernel, r.Machine.Go)
+	if r.Quick {
+		fmt.Fprintln(w, "One short round, to see that it works: no figures to quote.")
+	}
+	fmt.Fprintln(w)
+	for _, f := range r.Floors {
+		fmt.Fprintf(w, "%s\tp50 %.0f us\tp99 %.0f us\n", f.Name, micro(f.Latency.P50), micro(f.Latency.P99))
+	}
+	for _, row := range r.Rows {
+		fmt.Fprintf(w, "\n%s (%s, %s)\n", row.Name, row.Metric, row.Unit)
+		fmt.Fprintln(w, "  system\tclient\tfsync\tmedian\tmin - max\tp50 us\tp99 us\tp99.9 us\tmax us\tserver us/rec\tclient us/rec\tanon MiB\tRSS MiB\tdevice B/B\tallocs/batch\t")
+		for i := range row.Entries {
+			c := &row.Entries[i]
+			run := c.middle(row)
+			low := ""
+			if c.Low {
+				low = fmt.Sprintf("below %.0f %% of what is known of it (%s)", honest*100, figure(c.Known))
+			}
+			l := run.Result.Latency
+			if l == nil {
+				l = &bench.Latency{}
+			}
+			fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s - %s\t%s\t%s\t%s\t%s\t%s\t%s\t%.0f\t%.0f\t%s\t%s\t%s\n", c.System, dash(c.Client), c.Fsync, figure(c.Median), figure(c.Min), figure(c.Max),
+				dashed(micro(l.P50)), dashed(micro(l.P99)), dashed(micro(l.P999)), dashed(micro(l.Max)), dashed(run.ServerCPU), dashed(run.ClientCPU),
+				float64(run.Anonymous)/(1<<20), float64(run.Resident)/(1<<20), dashed(run.Device), dashed(run.Allocs), low)
+		}
+		for _, g := range row.Goals {
+			fmt.Fprintf(w, "  %s\n", g.say(row))
+		}
+	}
+	held, all := r.held()
+	fmt.Fprintf(w, "\n%d of %d goals hold; it took %s.\n", held, all, r.Took.Round(time.Second))
+	return w.Flush()
+}
+
+func (r *Report) held() (held, all int) {
+	for _, row := range r.Rows {
+		for _, g := range row.Goals {
+			all++
+			if g.Held {
+				held++
+			}
+		}
+	}
+	return held, all
+}
+
+func (m Met) say(row *Row) string {
+	verdict, bound := "FALLS SHORT", "at least"
+	if row.Less {
+		bound = "at most"
+	}
+	if m.Held {
+		verdict = "holds"
+	}
+	than, unit := m.Than, "x "+m.Than
+	if than == "" {
+		unit = row.Unit
+	}
+	return fmt.Sprintf("%s: tidewire is %s %s, goal %s %s", verdict, figure(m.Ratio), unit, bound, figure(m.Reach))
+}
+
+// middle is the run whose metric is nearest to the median.
+func (c *Column) middle(row *Row) *Run {
+	best := c.Runs[0]
+	off := func(r *Run) float64 {
+		d := row.Case.Metric.Of(r) - c.Median
+		return max(d, -d)
+	}
+	for _, r := range c.Runs {
+		if off(r) < off(best) {
+			best = r
+		}
+	}
+	return best
+}
+
+// figure writes three digits.
+func figure(v float64) string {
+	switch {
+	case v >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func dashed(v float64) string {
+	if v == 0 {
+		return "-"
+	}
+	return figure(v)
+}
+
+// progress says on a terminal what is measured now, on one line.
+func progress(f *os.File) func(string) {
+	if !term.IsTerminal(int(f.Fd())) {
+		return func(string) {}
+	}
+	return func(s string) { fmt.Fprintf(f, "\r\x1b[K%s", s) }
+}
