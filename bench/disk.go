@@ -14,9 +14,9 @@ type Disk struct {
 }
 
 const (
-	diskFile  = 4 << 20
-	diskRuns  = 2000
-	diskTime  = 2 * time.Second
+	diskFile = 4 << 20
+	diskRuns = 2000
+	diskTime = 2 * time.Second
 )
 
 // MeasureDisk writes size bytes, at most 4 MiB, and syncs them (fdatasync), again and again, into a file in dir whose blocks were

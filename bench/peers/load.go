@@ -40,8 +40,9 @@ type Spec struct {
 type job struct {
 	System  string `json:"system"`
 	Address string `json:"address"`
-	Pid     int    `json:"pid"` // of the server
-	Dir     string `json:"dir"` // of its data
+	Pid     int    `json:"pid"`               // of the server
+	Dir     string `json:"dir"`               // of its data
+	Profile string `json:"profile,omitempty"` // directory for profiles of this process
 	Spec    Spec   `json:"spec"`
 }
 
@@ -77,8 +78,15 @@ func runJob(ctx context.Context, in io.Reader, out io.Writer) error {
 		return err
 	}
 	var records atomic.Uint64
+	profiles, err := startProfiles(j.Profile)
+	if err != nil {
+		return err
+	}
 	r, err := load(ctx, system, j.Address, j.Spec, &records)
 	if err != nil {
+		return err
+	}
+	if err := profiles.write(); err != nil {
 		return err
 	}
 	now, err := cpuOf(0)

@@ -2,7 +2,8 @@
 // several rounds, medians. It prints a table and writes it as text, JSON and a page.
 //
 //	make bench            all cases, five rounds
-//	QUICK=1 make bench    one short round of each
+//	make bench QUICK=1    one short round of each
+//	make profile CASE=…   profiles of a case, of node and client
 package main
 
 import (
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -45,6 +47,7 @@ func measure(ctx context.Context) error {
 	flag.IntVar(&in.rounds, "rounds", 5, "how often each system is measured")
 	quick := flag.Bool("quick", false, "one short round, to see that it works; no figures to quote")
 	only := flag.String("cases", "", "regular expression of the cases to measure")
+	profiled := flag.String("profile", "", "regular expression of the cases to take profiles of, and to measure nothing")
 	out := flag.String("out", "build/bench", "directory for results.txt, results.json and results.html")
 	flag.StringVar(&in.dir, "dir", "", "directory on the disk to measure (default: in -out)")
 	flag.StringVar(&tools, "tools", "build", "directory with tidewire and nats-server")
@@ -58,29 +61,28 @@ func measure(ctx context.Context) error {
 	if *quick {
 		in.rounds, in.length, in.shrink = 1, length{100 * time.Millisecond, 300 * time.Millisecond}, 40
 	}
-	pattern, err := regexp.Compile(*only)
+	cases, err := casesLike(*only + *profiled)
 	if err != nil {
-		return fmt.Errorf("-cases: %w", err)
-	}
-	var cases []*Case
-	for i := range r1 {
-		if pattern.MatchString(r1[i].Name) {
-			cases = append(cases, &r1[i])
-		}
-	}
-	if len(cases) == 0 {
-		return fmt.Errorf("no case matches -cases %s", *only)
+		return err
 	}
 	if in.dir == "" {
 		in.dir = *out
 	}
-	if err := errors.Join(os.MkdirAll(*out, 0o755), os.MkdirAll(in.dir, 0o755)); err != nil {
+	if err := errors.Join(os.MkdirAll(*out, 0o755), os.MkdirAll(in.dir, 0o755), cleanup(in.dir)); err != nil {
 		return err
 	}
 	if in.dir, err = filepath.Abs(in.dir); err != nil {
 		return err
 	}
 	in.tell = progress(os.Stderr)
+	if *profiled != "" {
+		for _, c := range cases {
+			if err := in.profiles(ctx, c, filepath.Join("build", "profile"), os.Stdout); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	r, err := newReport(in, *quick)
 	if err != nil {
 		return err
@@ -98,6 +100,25 @@ func measure(ctx context.Context) error {
 		return err
 	}
 	return r.text(os.Stdout)
+}
+
+// casesLike are those whose names match; without a pattern, all.
+func casesLike(pattern string) (cases []*Case, err error) {
+	like, err := regexp.Compile("(?i)" + pattern)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for i := range r1 {
+		names = append(names, r1[i].Name)
+		if like.MatchString(r1[i].Name) {
+			cases = append(cases, &r1[i])
+		}
+	}
+	if len(cases) == 0 {
+		return nil, fmt.Errorf("no case matches %q; there are:\n  %s", pattern, strings.Join(names, "\n  "))
+	}
+	return cases, nil
 }
 
 // message is a record of that many bytes.

@@ -54,6 +54,8 @@ type instrument struct {
 	length length
 	shrink uint64 // of what is filled, 1 / shrink is
 	tell   func(string)
+
+	profile string // directory where loads leave profiles of their own; "": they make none
 }
 
 // row measures a case: every entry once a round, in an order that turns, so that no system always runs behind the same one.
@@ -101,7 +103,35 @@ func (in *instrument) once(ctx context.Context, c *Case, col *Column, when strin
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(in.dir, "tidewire-bench-")
+	return in.with(ctx, c, system, col.Client, func(s **server, spec Spec) error {
+		var run *Run
+		if c.Restart {
+			run, err = in.restart(ctx, s, spec)
+		} else {
+			run, err = in.measured(ctx, *s, spec)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w", c.Name, col.System, err)
+		}
+		col.Runs = append(col.Runs, run)
+		return nil
+	})
+}
+
+// measured does the load for as long as loads are measured.
+func (in *instrument) measured(ctx context.Context, s *server, spec Spec) (*Run, error) {
+	if spec.Cold {
+		if err := dropCaches(); err != nil {
+			return nil, err
+		}
+	}
+	spec.Warmup, spec.Duration = in.length.warmup, in.length.measured
+	return in.load(ctx, s, spec)
+}
+
+// with calls use with a fresh server that has what the case begins with. use may put another in its place.
+func (in *instrument) with(ctx context.Context, c *Case, system System, client string, use func(s **server, spec Spec) error) error {
+	dir, err := os.MkdirTemp(in.dir, prefix)
 	if err != nil {
 		return err
 	}
@@ -116,9 +146,9 @@ func (in *instrument) once(ctx context.Context, c *Case, col *Column, when strin
 	}
 	defer func() { s.kill() }()
 	spec := c.Spec
-	spec.Client = col.Client
+	spec.Client = client
 	if err := system.Prepare(ctx, address, spec); err != nil {
-		return fmt.Errorf("%s: %w", col.System, err)
+		return fmt.Errorf("%s: %w", system.Name(), err)
 	}
 	if c.Fill > 0 {
 		spec.Records = max(1, c.Fill/in.shrink)
@@ -126,23 +156,7 @@ func (in *instrument) once(ctx context.Context, c *Case, col *Column, when strin
 			return err
 		}
 	}
-	var run *Run
-	if c.Restart {
-		run, err = in.restart(ctx, &s, spec)
-	} else {
-		if spec.Cold {
-			if err := dropCaches(); err != nil {
-				return err
-			}
-		}
-		spec.Warmup, spec.Duration = in.length.warmup, in.length.measured
-		run, err = in.load(ctx, s, spec)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %s: %w", c.Name, col.System, err)
-	}
-	col.Runs = append(col.Runs, run)
-	return nil
+	return use(&s, spec)
 }
 
 // fill publishes what a replay or a restart meets.
@@ -162,7 +176,7 @@ func (in *instrument) load(ctx context.Context, s *server, spec Spec) (*Run, err
 	if err != nil {
 		return nil, err
 	}
-	what, err := json.Marshal(job{System: s.system.Name(), Address: s.address, Pid: s.cmd.Process.Pid, Dir: s.dir, Spec: spec})
+	what, err := json.Marshal(job{System: s.system.Name(), Address: s.address, Pid: s.cmd.Process.Pid, Dir: s.dir, Profile: in.profile, Spec: spec})
 	if err != nil {
 		return nil, err
 	}
@@ -273,9 +287,12 @@ func (r *Row) met(g Goal) Met {
 	return m
 }
 
+// prefix is of the directories that servers have.
+const prefix = "tidewire-bench-"
+
 // cleanup removes what a run that was killed left behind.
 func cleanup(dir string) error {
-	left, err := filepath.Glob(filepath.Join(dir, "tidewire-bench-*"))
+	left, err := filepath.Glob(filepath.Join(dir, prefix+"*"))
 	for _, l := range left {
 		err = errors.Join(err, os.RemoveAll(l))
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"path/filepath"
 
@@ -10,17 +11,23 @@ import (
 )
 
 // tidewire is one node, as it comes.
-type tidewire struct{}
+type tidewire struct {
+	profiled bool // it serves profiles
+}
 
 func (tidewire) Name() string  { return "tidewire" }
 func (tidewire) Fsync() string { return "before every ack" }
 
-func (tidewire) Command(dir, address string) (*exec.Cmd, error) {
+func (t tidewire) Command(dir, address string) (*exec.Cmd, error) {
 	server, err := tool("tidewire")
 	if err != nil {
 		return nil, err
 	}
-	return exec.Command(server, "server", "--data", filepath.Join(dir, "data"), "--listen", address), nil
+	cmd := exec.Command(server, "server", "--data", filepath.Join(dir, "data"), "--listen", address)
+	if t.profiled {
+		cmd.Env = append(os.Environ(), "TIDEWIRE_TELEMETRY_PPROF=true")
+	}
+	return cmd, nil
 }
 
 func (tidewire) Ready(ctx context.Context, address string) error {
