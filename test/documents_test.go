@@ -25,7 +25,7 @@ import (
 // Only these are treated apart:
 //
 //   - make runs in the module; make demo is given a small text, through the environment;
-//   - make test is looked up, not run: it is what runs this;
+//   - make test, bench and profile are looked up, not run: the first is what runs this, and has a look at the others;
 //   - tidewire dev and tidewire server run beside those that follow them, to the end of the page.
 func TestDocuments(t *testing.T) {
 	root, err := harness.Root()
@@ -75,10 +75,12 @@ func runPage(t *testing.T, root string, steps []step, text []byte) {
 	for _, s := range steps {
 		run := harness.Command{Args: []string{"bash", "-euo", "pipefail", "-c", s.command}, Dir: elsewhere, Env: env, Bound: 3 * harness.Patience}
 		_, verb, _ := strings.Cut(s.command, "tidewire ")
+		target, isMake := strings.CutPrefix(s.command, "make ")
+		target, _, _ = strings.Cut(target, " ")
 		switch {
-		case s.command == "make test":
-			run.Args, run.Dir = []string{"make", "-n", "test"}, root
-		case strings.HasPrefix(s.command, "make "):
+		case isMake && slices.Contains([]string{"test", "bench", "profile"}, target):
+			run.Args[len(run.Args)-1], run.Dir = "make -n "+strings.TrimPrefix(s.command, "make "), root
+		case isMake:
 			run.Env, run.Dir = append(env, "FILE="+demo), root
 		case verb == "dev" || strings.HasPrefix(verb, "dev ") || strings.HasPrefix(verb, "server "):
 			startNode(t, elsewhere, s.command, env)

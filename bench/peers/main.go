@@ -58,8 +58,8 @@ func measure(ctx context.Context) error {
 	if in.rounds < 1 {
 		return fmt.Errorf("-rounds %d is below 1", in.rounds)
 	}
-	if *quick {
-		in.rounds, in.length, in.shrink = 1, length{100 * time.Millisecond, 300 * time.Millisecond}, 40
+	if in.quick = *quick; in.quick {
+		in.rounds, in.length, in.shrink = 1, length{measured: 400 * time.Millisecond}, 40 // no warm-up: a slow disk might be all of it
 	}
 	cases, err := casesLike(*only + *profiled)
 	if err != nil {
@@ -74,7 +74,7 @@ func measure(ctx context.Context) error {
 	if in.dir, err = filepath.Abs(in.dir); err != nil {
 		return err
 	}
-	in.tell = progress(os.Stderr)
+	in.tell, in.told = progress(os.Stderr)
 	if *profiled != "" {
 		for _, c := range cases {
 			if err := in.profiles(ctx, c, filepath.Join("build", "profile"), os.Stdout); err != nil {
@@ -93,7 +93,7 @@ func measure(ctx context.Context) error {
 			return err
 		}
 		r.Rows = append(r.Rows, row)
-		fmt.Fprintf(os.Stderr, "\r\x1b[K%d of %d cases measured\n", i+1, len(cases))
+		in.told(fmt.Sprintf("%d of %d: %s", i+1, len(cases), row.short()))
 	}
 	r.Took = time.Since(r.Began)
 	if err := r.write(*out); err != nil {

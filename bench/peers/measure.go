@@ -50,10 +50,12 @@ type Met struct {
 // instrument measures cases.
 type instrument struct {
 	dir    string // where servers keep their data; one directory each, removed afterwards
+	quick  bool   // nothing is measured again
 	rounds int
 	length length
-	shrink uint64 // of what is filled, 1 / shrink is
-	tell   func(string)
+	shrink uint64       // of what is filled, 1 / shrink is
+	tell   func(string) // what is measured now
+	told   func(string) // what has been measured
 
 	profile string // directory where loads leave profiles of their own; "": they make none
 }
@@ -78,7 +80,8 @@ func (in *instrument) row(ctx context.Context, c *Case) (*Row, error) {
 	for i := range row.Entries {
 		col := &row.Entries[i]
 		col.sum(c.Metric)
-		if !col.belowKnown(c.Metric) {
+		col.Low = col.belowKnown(c.Metric)
+		if !col.Low || in.quick {
 			continue
 		}
 		col.Runs = nil

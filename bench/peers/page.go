@@ -34,5 +34,6 @@ func (r *Report) html(w io.Writer) error {
 	return page.Execute(w, struct {
 		*Report
 		Held, All int
-	}{r, held, all})
+		Table     [][]string
+	}{r, held, all, r.table()})
 }

@@ -98,7 +98,11 @@ func dialRedis(ctx context.Context, address string) (*redisConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &redisConn{conn: conn, in: bufio.NewReaderSize(conn, 64<<10), kick: make(chan struct{}, 1), ended: make(chan struct{})}, nil
+	return newRedisConn(conn), nil
+}
+
+func newRedisConn(conn net.Conn) *redisConn {
+	return &redisConn{conn: conn, in: bufio.NewReaderSize(conn, 64<<10), kick: make(chan struct{}, 1), ended: make(chan struct{})}
 }
 
 func (c *redisConn) start(inFlight int) {

@@ -112,6 +112,12 @@ func (r *Report) text(to io.Writer) error {
 	for _, f := range r.Floors {
 		fmt.Fprintf(w, "%s\tp50 %.0f us\tp99 %.0f us\n", f.Name, micro(f.Latency.P50), micro(f.Latency.P99))
 	}
+	fmt.Fprintln(w)
+	for _, line := range r.table() {
+		fmt.Fprintln(w, strings.Join(line, "\t")+"\t")
+	}
+	held, all := r.held()
+	fmt.Fprintf(w, "\n%d of %d goals hold; it took %s. Medians; behind them what tidewire is of each. All figures:\n", held, all, r.Took.Round(time.Second))
 	for _, row := range r.Rows {
 		fmt.Fprintf(w, "\n%s (%s, %s)\n", row.Name, row.Metric, row.Unit)
 		fmt.Fprintln(w, "  system\tclient\tfsync\tmedian\tmin - max\tp50 us\tp99 us\tp99.9 us\tmax us\tserver us/rec\tclient us/rec\tanon MiB\tRSS MiB\tdevice B/B\tallocs/batch\t")
@@ -134,9 +140,44 @@ func (r *Report) text(to io.Writer) error {
 			fmt.Fprintf(w, "  %s\n", g.say(row))
 		}
 	}
-	held, all := r.held()
-	fmt.Fprintf(w, "\n%d of %d goals hold; it took %s.\n", held, all, r.Took.Round(time.Second))
 	return w.Flush()
+}
+
+// table is all rows in short: what each system reached, with the ratio of tidewire to it, and whether the goals hold.
+func (r *Report) table() [][]string {
+	names, fsync := []string{"case", "unit"}, []string{"", "fsync:"}
+	for _, s := range systems {
+		names, fsync = append(names, s.Name()), append(fsync, s.Fsync())
+	}
+	lines := [][]string{append(names, "goals"), append(fsync, "")}
+	for _, row := range r.Rows {
+		line := []string{row.Name, row.Unit}
+		mine, err := row.best("tidewire")
+		for _, s := range systems {
+			c, none := row.best(s.Name())
+			switch {
+			case none != nil:
+				line = append(line, "-")
+			case err != nil || c == mine:
+				line = append(line, figure(c.Median))
+			default:
+				line = append(line, fmt.Sprintf("%s (%s x)", figure(c.Median), figure(mine.Median/c.Median)))
+			}
+		}
+		var verdicts []string
+		for _, g := range row.Goals {
+			verdicts = append(verdicts, verdict(g.Held))
+		}
+		lines = append(lines, append(line, strings.Join(verdicts, ", ")))
+	}
+	return lines
+}
+
+func verdict(held bool) string {
+	if held {
+		return "holds"
+	}
+	return "FALLS SHORT"
 }
 
 func (r *Report) held() (held, all int) {
@@ -152,18 +193,15 @@ func (r *Report) held() (held, all int) {
 }
 
 func (m Met) say(row *Row) string {
-	verdict, bound := "FALLS SHORT", "at least"
+	bound := "at least"
 	if row.Less {
 		bound = "at most"
-	}
-	if m.Held {
-		verdict = "holds"
 	}
 	than, unit := m.Than, "x "+m.Than
 	if than == "" {
 		unit = row.Unit
 	}
-	return fmt.Sprintf("%s: tidewire is %s %s, goal %s %s", verdict, figure(m.Ratio), unit, bound, figure(m.Reach))
+	return fmt.Sprintf("%s: tidewire is %s %s, goal %s %s", verdict(m.Held), figure(m.Ratio), unit, bound, figure(m.Reach))
 }
 
 // middle is the run whose metric is nearest to the median.
@@ -206,10 +244,25 @@ func dashed(v float64) string {
 	return figure(v)
 }
 
-// progress says on a terminal what is measured now, on one line.
-func progress(f *os.File) func(string) {
-	if !term.IsTerminal(int(f.Fd())) {
-		return func(string) {}
+// short is a row on one line.
+func (r *Row) short() string {
+	s := r.Name
+	for i := range r.Entries {
+		c := &r.Entries[i]
+		s += fmt.Sprintf(", %s %s", strings.TrimSpace(c.System+" "+c.Client), figure(c.Median))
 	}
-	return func(s string) { fmt.Fprintf(f, "\r\x1b[K%s", s) }
+	return s + " " + r.Unit
+}
+
+// progress says what is measured now on one line of a terminal, and what has been measured on lines of their own.
+func progress(f *os.File) (tell, told func(string)) {
+	erase := ""
+	if term.IsTerminal(int(f.Fd())) {
+		erase = "\r\x1b[K"
+	}
+	return func(s string) {
+		if erase != "" {
+			fmt.Fprint(f, erase, s)
+		}
+	}, func(s string) { fmt.Fprintln(f, erase+s) }
 }

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"math"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/html"
+
+	"github.com/tidewire/tidewire/bench"
+	client "github.com/tidewire/tidewire/client/go"
+)
+
+// Every case measures Tidewire, and no goal names a system that the case does not measure.
+func TestCases(t *testing.T) {
+	names := map[string]bool{}
+	for i := range r1 {
+		c := &r1[i]
+		if names[slug(c.Name)] {
+			t.Errorf("two cases have the slug %q", slug(c.Name))
+		}
+		names[slug(c.Name)] = true
+		measures := func(system string) bool {
+			return slices.ContainsFunc(c.Entries, func(e Entry) bool { return e.System == system })
+		}
+		if !measures("tidewire") {
+			t.Errorf("%s does not measure tidewire", c.Name)
+		}
+		for _, e := range c.Entries {
+			if _, err := systemNamed(e.System); err != nil {
+				t.Errorf("%s: %v", c.Name, err)
+			}
+		}
+		if len(c.Goals) == 0 {
+			t.Errorf("%s has no goal", c.Name)
+		}
+		for _, g := range c.Goals {
+			if g.Than != "" && !measures(g.Than) {
+				t.Errorf("%s: a goal names %s, which it does not measure", c.Name, g.Than)
+			}
+			if better := g.Stretch > g.Reach; g.Stretch != 0 && better == c.Metric.Less {
+				t.Errorf("%s: the stretch %v is no better than %v", c.Name, g.Stretch, g.Reach)
+			}
+		}
+	}
+}
+
+func TestCasesLike(t *testing.T) {
+	if cases, err := casesLike("END to end"); err != nil || len(cases) != 1 {
+		t.Errorf("%d cases, %v", len(cases), err)
+	}
+	if cases, err := casesLike(""); err != nil || len(cases) != len(r1) {
+		t.Errorf("%d cases, %v", len(cases), err)
+	}
+	if _, err := casesLike("nothing of that name"); err == nil || !strings.Contains(err.Error(), r1[0].Name) {
+		t.Errorf("%v does not say what there is", err)
+	}
+	if _, err := casesLike("("); err == nil {
+		t.Error("a pattern that is none is taken")
+	}
+}
+
+// runs are of so many thousand records a second.
+func runs(thousands ...float64) (all []*Run) {
+	for _, k := range thousands {
+		h := bench.NewHistogram()
+		h.Record(time.Millisecond)
+		all = append(all, &Run{Result: &bench.Result{Records: uint64(k * 1e3), Took: time.Second, Latency: h.Latency()}, ServerCPU: 1, Device: 1.05})
+	}
+	return all
+}
+
+// report is one of a single case.
+func report() *Report {
+	c := &Case{Name: "64 in flight & more", Metric: throughput, Spec: publishing(1, 64, 1, 128)}
+	row := &Row{Case: c, Name: c.Name, Metric: c.Metric.Name, Unit: c.Metric.Unit, Entries: []Column{
+		{System: "tidewire", Fsync: "before every ack", Runs: runs(300, 100, 200)},
+		{System: "jetstream", Client: "raw", Fsync: "every 2 minutes", Known: 200, Runs: runs(50, 80)},
+		{System: "jetstream", Client: "async", Fsync: "every 2 minutes", Runs: runs(100, 100)},
+	}}
+	for i := range row.Entries {
+		col := &row.Entries[i]
+		col.sum(c.Metric)
+		col.Low = col.belowKnown(c.Metric)
+	}
+	row.Goals = []Met{row.met(Goal{"jetstream", 1.5, 2}), row.met(Goal{"jetstream", 2.5, 0}), row.met(Goal{"", 150, 0})}
+	h := bench.NewHistogram()
+	h.Record(time.Microsecond)
+	return &Report{Began: time.Unix(0, 0), Took: time.Minute, Rounds: 3, Floors: []Floor{{"write and fdatasync, 4 KiB", h.Latency()}}, Rows: []*Row{row}}
+}
+
+func TestGoals(t *testing.T) {
+	row := report().Rows[0]
+	if mine := row.Entries[0]; mine.Median != 200 || mine.Min != 100 || mine.Max != 300 {
+		t.Errorf("median %v of %v to %v", mine.Median, mine.Min, mine.Max)
+	}
+	if row.Entries[1].Median != 65 || !row.Entries[1].Low || row.Entries[2].Low || row.Entries[0].Low {
+		t.Errorf("%+v", row.Entries)
+	}
+	if best, err := row.best("jetstream"); err != nil || best.Client != "async" {
+		t.Errorf("the best is %+v, %v", best, err)
+	}
+	var ratios []float64
+	var held []bool
+	for _, g := range row.Goals {
+		ratios, held = append(ratios, g.Ratio), append(held, g.Held)
+	}
+	if !slices.Equal(ratios, []float64{2, 2, 200}) || !slices.Equal(held, []bool{true, false, true}) {
+		t.Errorf("%v, %v", ratios, held)
+	}
+
+	row.Less = true // the same figures as milliseconds, say
+	if best, err := row.best("jetstream"); err != nil || best.Client != "raw" {
+		t.Errorf("the best is %+v, %v", best, err)
+	}
+	if m := row.met(Goal{"jetstream", 3.1, 0}); !m.Held || math.Abs(m.Ratio-200.0/65) > 1e-9 {
+		t.Errorf("%+v", m)
+	}
+	if c := (&Column{Known: 100, Median: 124}); c.belowKnown(median) {
+		t.Error("124 us are far from 100")
+	}
+	if c := (&Column{Known: 100, Median: 126}); !c.belowKnown(median) {
+		t.Error("126 us are near 100")
+	}
+	if _, err := row.best("redis-always"); err == nil {
+		t.Error("a system that was not measured has a best")
+	}
+}
+
+func TestText(t *testing.T) {
+	var b bytes.Buffer
+	if err := report().text(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`64 in flight & more +k records/s +200 +100 \(2\.00 x\) +- +- +- +holds, FALLS SHORT, holds`,
+		`2 of 3 goals hold; it took 1m0s`,
+		`jetstream +raw +every 2 minutes +65\.0 +50\.0 - 80\.0 .*below 80 % of what is known of it \(200\)`,
+		`tidewire +- +before every ack +200 +100 - 300`,
+		`FALLS SHORT: tidewire is 2\.00 x jetstream, goal at least 2\.50`,
+		`holds: tidewire is 200 k records/s, goal at least 150`,
+	} {
+		if !regexp.MustCompile(want).Match(b.Bytes()) {
+			t.Errorf("not there: %s\n%s", want, &b)
+		}
+	}
+}
+
+func TestJSON(t *testing.T) {
+	var b bytes.Buffer
+	if err := report().json(&b); err != nil {
+		t.Fatal(err)
+	}
+	var back Report
+	if err := json.Unmarshal(b.Bytes(), &back); err != nil {
+		t.Fatal(err)
+	}
+	row := back.Rows[0]
+	if row.Name != "64 in flight & more" || len(row.Entries) != 3 || len(row.Entries[0].Runs) != 3 || row.Entries[0].Runs[0].Result.PerSecond() != 300_000 || !row.Goals[0].Held {
+		t.Errorf("%s", &b)
+	}
+}
+
+// The page has every figure in it, and needs nothing from elsewhere.
+func TestPage(t *testing.T) {
+	var b bytes.Buffer
+	if err := report().html(&b); err != nil {
+		t.Fatal(err)
+	}
+	root, err := html.Parse(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := map[string]int{}
+	var text strings.Builder
+	for n := range root.Descendants() {
+		count[n.Data]++
+		if n.Type == html.TextNode {
+			text.WriteString(n.Data)
+		}
+		for _, a := range n.Attr {
+			if a.Key == "src" || a.Key == "href" {
+				t.Errorf("%s=%s", a.Key, a.Val)
+			}
+		}
+	}
+	if count["svg"] != 3 || count["details"] != 1 {
+		t.Errorf("%v", count)
+	}
+	for _, want := range []string{"64 in flight & more", "200 (100 to 300)", "65.0 (50.0 to 80.0), less than is known of it", "2 of 3 goals hold", "fsync before every ack", "holds, FALLS SHORT, holds"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("not there: %s\n%s", want, text.String())
+		}
+	}
+}
+
+// What Redis answers to XADD is taken apart, and an error is the record's.
+func TestRedisAnswers(t *testing.T) {
+	here, there := net.Pipe()
+	defer there.Close()
+	c := newRedisConn(here)
+	defer c.Close()
+	c.start(3)
+	go func() {
+		_, _ = there.Read(make([]byte, 4096))
+		_, _ = there.Write([]byte("$15\r\n1526919030474-0\r\n-OOM command not allowed\r\n"))
+		_ = there.Close()
+	}()
+	answers := make(chan error, 3)
+	for range 3 {
+		if err := c.PublishAsync(t.Context(), client.Message{Subject: subject, Value: []byte("x")}, func(_ client.Ack, err error) { answers <- err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-answers; err != nil {
+		t.Error(err)
+	}
+	if err := <-answers; err == nil || !strings.Contains(err.Error(), "OOM") {
+		t.Errorf("%v is not what it said", err)
+	}
+	if err := <-answers; err == nil {
+		t.Error("a connection that ended has acknowledged a record")
+	}
+}
+
+// What a run that was killed left behind goes; nothing else does.
+func TestCleanup(t *testing.T) {
+	dir := t.TempDir()
+	mine, other := filepath.Join(dir, prefix+"1"), filepath.Join(dir, "results.txt")
+	if err := errors.Join(os.MkdirAll(filepath.Join(mine, "data"), 0o755), os.WriteFile(other, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := cleanup(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(mine); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s: %v", mine, err)
+	}
+	if _, err := os.Stat(other); err != nil {
+		t.Error(err)
+	}
+}
