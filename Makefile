@@ -50,15 +50,15 @@ build/peers: $(SOURCES) bench/peers/go.mod bench/peers/page.html
 build/nats-server: bench/peers/go.mod
 	cd bench/peers && $(GO) build -trimpath -o ../../$@ github.com/nats-io/nats-server/v2
 
-bench: build build/peers build/nats-server ## Tidewire beside JetStream and Redis: table, JSON, page in build/bench [QUICK=1] [CASES=regexp] [ROUNDS=5]
-	build/peers $(if $(QUICK),-quick) $(if $(CASES),-cases "$(CASES)") $(if $(ROUNDS),-rounds $(ROUNDS))
+bench: build build/peers build/nats-server ## Tidewire beside JetStream and Redis: table, JSON, page in build/bench [QUICK=1] [ALL=1] [CASES=regexp] [ROUNDS=5]
+	build/peers $(if $(QUICK),-quick) $(if $(ALL),-all) $(if $(CASES),-cases "$(CASES)") $(if $(ROUNDS),-rounds $(ROUNDS))
 
 profile: build build/peers ## profiles of node and client under a case of bench, in build/profile: make profile CASE="1024 in flight"
 	build/peers -profile "$(CASE)"
 
 smoke: build build/peers build/nats-server ## the tests of bench/peers, and one short round of everything it measures
 	cd bench/peers && $(GO) test ./...
-	build/peers -quick -out build/smoke > build/smoke.txt || { cat build/smoke.txt; exit 1; }
+	build/peers -quick -all -out build/smoke > build/smoke.txt || { cat build/smoke.txt; exit 1; }
 
 microbench: ## the Go benchmarks, ten runs, through benchstat
 	@mkdir -p build

@@ -147,10 +147,18 @@ type values struct {
 
 const valueBytes = 1 << 20
 
-func newValues(size int, seed uint64) *values {
+// newValues makes values of size bytes that do not compress, or, redundant, to about a quarter: every fourth byte is drawn.
+func newValues(size int, seed uint64, redundant bool) *values {
 	v := &values{buf: make([]byte, valueBytes+size), size: size}
 	src := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
 	_, _ = src.Read(v.buf) // never fails
+	if redundant {
+		for i := range v.buf {
+			if i%16 >= 4 {
+				v.buf[i] = 'a' + byte(i%16)
+			}
+		}
+	}
 	return v
 }
 
@@ -160,6 +168,18 @@ func (v *values) next() []byte {
 		v.at -= valueBytes
 	}
 	return b
+}
+
+// subjects are n names below subject, or subject itself.
+func subjects(subject string, n int) []string {
+	if n < 2 {
+		return []string{subject}
+	}
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("%s.%d", subject, i)
+	}
+	return names
 }
 
 // keys spreads records over partitions; nil, which is no key, for one partition.

@@ -34,7 +34,7 @@ func MeasureDisk(dir string, size int) (_ *Disk, err error) {
 	if err := datasync(f); err != nil {
 		return nil, fmt.Errorf("sync %s: %w", f.Name(), err)
 	}
-	b := newValues(size, 1).next()
+	b := newValues(size, 1, false).next()
 	h := NewHistogram()
 	began := time.Now()
 	for i := 0; i < diskRuns && time.Since(began) < diskTime; i++ {

@@ -29,6 +29,8 @@ type PublishConfig struct {
 	InFlight    int           // calls without an answer, a connection. Default 20,000; 1 waits for each ack
 	Batch       int           // most records a batch. Default 500; 1: a record a frame
 	Size        int           // bytes of a value. Default 128
+	Subjects    int           // above 1: records take turns on so many subjects below Subject, <subject>.0 and so on
+	Redundant   bool          // values compress to about a quarter; else not at all
 	Records     uint64        // to measure, over all connections; 0: as many as Duration allows
 	Duration    time.Duration // to measure for; 0 with no Records: 10 s
 	Warmup      time.Duration // before that. Default 1 s; negative: none
@@ -76,6 +78,7 @@ func (c PublishConfig) Validate() error {
 	check(c.InFlight >= 0 && c.InFlight <= 1<<20, "in flight %d is not 1 to 1,048,576", c.InFlight)
 	check(c.Batch >= 0 && c.Batch <= 65535, "batch %d is not 1 to 65,535 records", c.Batch)
 	check(c.Size >= 0 && c.Size <= 1<<20, "size %d is not 1 to 1,048,576 bytes", c.Size)
+	check(c.Subjects >= 0 && c.Subjects <= 1<<20, "subjects %d is not 1 to 1,048,576", c.Subjects)
 	check(c.Partitions >= 0, "partitions %d is below 0", c.Partitions)
 	check(c.Rate >= 0, "rate %v is below 0", c.Rate)
 	check(c.Duration >= 0, "duration %v is below 0", c.Duration)
@@ -184,8 +187,9 @@ type sender struct {
 	clock clock
 	pacer pacer
 	keys  [][]byte
-	quota uint64 // records to measure; 0: until the time is over
-	share int    // which connection this is
+	names []string // of the subjects
+	quota uint64   // records to measure; 0: until the time is over
+	share int      // which connection this is
 
 	first int64 // when the first measured record was handed over
 
@@ -199,7 +203,7 @@ type sender struct {
 
 func newSender(c Publisher, cfg *PublishConfig, share int) *sender {
 	s := &sender{c: c, cfg: cfg, share: share, pacer: newPacer(cfg.Rate, share, cfg.Connections),
-		histogram: NewHistogram(), failed: make(chan error, 1)}
+		names: subjects(cfg.Subject, cfg.Subjects), histogram: NewHistogram(), failed: make(chan error, 1)}
 	if n := uint64(cfg.Connections); cfg.Records > 0 {
 		s.quota = cfg.Records / n
 		if uint64(share) < cfg.Records%n {
@@ -239,13 +243,13 @@ func (s *sender) next(ctx context.Context, i, measured uint64) (began int64, mea
 
 // sync waits for each ack before the next record.
 func (s *sender) sync(ctx context.Context) error {
-	v := newValues(s.cfg.Size, uint64(s.share))
+	v := newValues(s.cfg.Size, uint64(s.share), s.cfg.Redundant)
 	for i := uint64(0); ; i++ {
 		began, measure, over := s.next(ctx, i, s.measured)
 		if over {
 			return nil
 		}
-		ack, err := s.c.Publish(ctx, client.Message{Subject: s.cfg.Subject, Key: s.keys[i%uint64(len(s.keys))], Value: v.next()})
+		ack, err := s.c.Publish(ctx, client.Message{Subject: s.names[i%uint64(len(s.names))], Key: s.keys[i%uint64(len(s.keys))], Value: v.next()})
 		if err != nil {
 			return err
 		}
@@ -272,8 +276,8 @@ func (s *sender) async(ctx context.Context) error {
 			w.give(p)
 		}
 	})
-	v := newValues(s.cfg.Size, uint64(s.share))
-	m := client.Message{Subject: s.cfg.Subject}
+	v := newValues(s.cfg.Size, uint64(s.share), s.cfg.Redundant)
+	var m client.Message
 	sent := uint64(0) // measured ones
 	for i := uint64(0); len(s.failed) == 0; i++ {
 		began, measure, over := s.next(ctx, i, sent)
@@ -293,6 +297,7 @@ func (s *sender) async(ctx context.Context) error {
 			}
 			sent++
 		}
+		m.Subject = s.names[i%uint64(len(s.names))]
 		m.Key, m.Value = s.keys[i%uint64(len(s.keys))], v.next()
 		if err := s.c.PublishAsync(ctx, m, p.done); err != nil {
 			return err

@@ -165,7 +165,7 @@ type trip struct {
 }
 
 func (t *trip) send(ctx context.Context, c Publisher, cancel context.CancelCauseFunc) error {
-	v := newValues(t.cfg.Size, t.run)
+	v := newValues(t.cfg.Size, t.run, false)
 	acked := func(ack client.Ack, err error) {
 		if err != nil {
 			cancel(err)

@@ -10,9 +10,35 @@ type Case struct {
 	Entries []Entry
 	Goals   []Goal
 
-	// Fill is published before a replay or a restart is measured.
-	Fill    uint64
-	Restart bool // the server is killed, and the time is to its first answers
+	Fill    uint64 // records, published before
+	Restart bool   // the server is killed, and the time is to its first answers
+	Loads   int    // one after the other on the same server, in place of rounds on fresh ones
+
+	Extra bool // it is none of r1
+
+	Variants []Variant // of the load, each a row, all measured in turn; none: the case is one row
+}
+
+// Variant is a row of a Case that has several.
+type Variant struct {
+	Name  string
+	Vary  func(*Spec)
+	Goals []Goal
+}
+
+// rows are the case's variants, as cases that have none.
+func (c *Case) rows() []*Case {
+	if len(c.Variants) == 0 {
+		return []*Case{c}
+	}
+	var rows []*Case
+	for _, v := range c.Variants {
+		row := *c
+		row.Name, row.Variants, row.Goals = c.Name+", "+v.Name, nil, append(v.Goals, c.Goals...)
+		v.Vary(&row.Spec)
+		rows = append(rows, &row)
+	}
+	return rows
 }
 
 // Entry is a system in a Case, with what it is known to do.
@@ -22,11 +48,15 @@ type Entry struct {
 	Known  float64 // of the metric, from other measurements of this machine's kind; 0: nothing is
 }
 
-// Goal is what the case is to show: the metric of tidewire over that of a peer, or alone.
+// Goal is what the case is to show: the metric of tidewire over that of a peer, over its own in another variant, or alone.
 type Goal struct {
-	Than    string  // system, of several clients the best; "": the metric itself counts
-	Reach   float64 // at least, or at most if less is better
-	Stretch float64 // what would be better still; 0: nothing is said
+	Than    string  `json:"than,omitempty"`    // system, of several clients the best
+	Beside  string  `json:"beside,omitempty"`  // variant of the same case: over what tidewire reaches there
+	Reach   float64 `json:"reach"`             // at least, or at most if less is better
+	Stretch float64 `json:"stretch,omitempty"` // what would be better still; 0: nothing is said
+
+	// Flat is another figure that must not grow over the loads of a case: the last over the second, at most Reach.
+	Flat *Metric `json:"-"`
 }
 
 // Metric says which figure of a Run counts.
@@ -41,6 +71,11 @@ var (
 	throughput = Metric{"throughput", "k records/s", false, func(r *Run) float64 { return r.Result.PerSecond() / 1e3 }}
 	median     = Metric{"p50", "us", true, func(r *Run) float64 { return micro(r.Result.Latency.P50) }}
 	serverCPU  = Metric{"server CPU", "us/record", true, func(r *Run) float64 { return r.ServerCPU }}
+	p99        = Metric{"p99", "us", true, func(r *Run) float64 { return micro(r.Result.Latency.P99) }}
+	device     = Metric{"written to the disk", "bytes/byte", true, func(r *Run) float64 { return r.Device }}
+	busy       = Metric{"CPU", "% of a core", true, func(r *Run) float64 { return 100 * r.Busy }}
+	anonymous  = Metric{"memory", "MB", true, func(r *Run) float64 { return float64(r.Anonymous) / 1e6 }}
+	stored     = Metric{"disk", "MB", true, func(r *Run) float64 { return float64(r.Stored) / 1e6 }}
 	took       = Metric{"time", "ms", true, func(r *Run) float64 { return r.Result.Took.Seconds() * 1e3 }}
 )
 
@@ -56,44 +91,44 @@ func publishing(connections, calls, batch, size int) Spec {
 // r1 are the rows of one node.
 var r1 = []Case{
 	{Name: "1 in flight, p50", Spec: publishing(1, 1, 1, 128), Metric: median,
-		Entries: []Entry{{"tidewire", "", 0}, {"jetstream", "raw", 99}, {"jetstream-always", "raw", 384}, {"redis-always", "", 215}},
-		Goals:   []Goal{{"redis-always", 1.3, 1.15}}},
+		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "raw", Known: 99}, {System: "jetstream-always", Client: "raw", Known: 384}, {System: "redis-always", Known: 215}},
+		Goals:   []Goal{{Than: "redis-always", Reach: 1.3, Stretch: 1.15}}},
 	{Name: "64 in flight, a record a frame", Spec: publishing(1, 64, 1, 128), Metric: throughput,
-		Entries: []Entry{{"tidewire", "", 0}, {"jetstream", "raw", 148}, {"jetstream-always", "raw", 4.8}, {"redis-always", "", 0}},
-		Goals:   []Goal{{"jetstream", 0.75, 0.9}}},
+		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "raw", Known: 148}, {System: "jetstream-always", Client: "raw", Known: 4.8}, {System: "redis-always"}},
+		Goals:   []Goal{{Than: "jetstream", Reach: 0.75, Stretch: 0.9}}},
 	{Name: "1024 in flight", Spec: publishing(1, 1024, 1, 128), Metric: throughput,
-		Entries: []Entry{{"tidewire", "", 0}, {"jetstream", "raw", 257}, {"jetstream", "async", 169}, {"jetstream-always", "raw", 4.8}, {"redis-always", "", 0}},
-		Goals:   []Goal{{"jetstream", 2, 3}}},
+		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "raw", Known: 257}, {System: "jetstream", Client: "async", Known: 169}, {System: "jetstream-always", Client: "raw", Known: 4.8}, {System: "redis-always"}},
+		Goals:   []Goal{{Than: "jetstream", Reach: 2, Stretch: 3}}},
 	{Name: "batching, 1 connection", Spec: publishing(1, inFlight, perBatch, 128), Metric: throughput,
-		Entries: []Entry{{"tidewire", "", 0}, {"jetstream", "fast", 323}, {"jetstream", "raw", 257}, {"jetstream-always", "fast", 4.8}, {"redis-always", "", 215}, {"redis-everysec", "", 302}},
-		Goals:   []Goal{{"jetstream", 4, 6}, {"redis-always", 6, 9}}},
+		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "fast", Known: 323}, {System: "jetstream", Client: "raw", Known: 257}, {System: "jetstream-always", Client: "fast", Known: 4.8}, {System: "redis-always", Known: 215}, {System: "redis-everysec", Known: 302}},
+		Goals:   []Goal{{Than: "jetstream", Reach: 4, Stretch: 6}, {Than: "redis-always", Reach: 6, Stretch: 9}}},
 	{Name: "batching, 16 connections", Spec: publishing(16, inFlight/16, perBatch, 128), Metric: throughput,
-		Entries: []Entry{{"tidewire", "", 0}, {"jetstream", "raw", 0}, {"jetstream", "fast", 0}, {"redis-always", "", 483}, {"redis-everysec", "", 520}},
-		Goals:   []Goal{{"redis-always", 3, 4}}},
+		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "raw"}, {System: "jetstream", Client: "fast"}, {System: "redis-always", Known: 483}, {System: "redis-everysec", Known: 520}},
+		Goals:   []Goal{{Than: "redis-always", Reach: 3, Stretch: 4}}},
 	{Name: "1 KiB, batching", Spec: publishing(1, inFlight, perBatch, 1024), Metric: throughput,
-		Entries: []Entry{{"tidewire", "", 0}, {"jetstream", "fast", 224}, {"jetstream-always", "fast", 4.3}, {"redis-always", "", 48}, {"redis-everysec", "", 113}},
-		Goals:   []Goal{{"jetstream", 2, 3}}},
+		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "fast", Known: 224}, {System: "jetstream-always", Client: "fast", Known: 4.3}, {System: "redis-always", Known: 48}, {System: "redis-everysec", Known: 113}},
+		Goals:   []Goal{{Than: "jetstream", Reach: 2, Stretch: 3}}},
 	{Name: "end to end at 1,000/s, p50", Spec: Spec{Kind: roundTrip, Rate: 1000, Size: 128}, Metric: median,
-		Entries: []Entry{{"tidewire", "", 0}, {"jetstream", "ordered", 210}, {"jetstream-always", "ordered", 520}},
-		Goals:   []Goal{{"jetstream-always", 0.75, 0}}},
+		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "ordered", Known: 210}, {System: "jetstream-always", Client: "ordered", Known: 520}},
+		Goals:   []Goal{{Than: "jetstream-always", Reach: 0.75}}},
 	{Name: "replay, one consumer", Spec: Spec{Kind: replay, Size: 128}, Fill: 2_000_000, Metric: throughput,
-		Entries: []Entry{{"tidewire", "", 0}, {"jetstream", "ordered", 353}, {"jetstream", "fetch", 305}},
-		Goals:   []Goal{{"jetstream", 6, 10}}},
+		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "ordered", Known: 353}, {System: "jetstream", Client: "fetch", Known: 305}},
+		Goals:   []Goal{{Than: "jetstream", Reach: 6, Stretch: 10}}},
 	{Name: "replay, 1 KiB, warm", Spec: Spec{Kind: replay, Size: 1024}, Fill: 2_000_000, Metric: throughput,
-		Entries: []Entry{{"tidewire", "", 0}, {"jetstream", "ordered", 298}},
-		Goals:   []Goal{{"jetstream", 3, 5}}},
+		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "ordered", Known: 298}},
+		Goals:   []Goal{{Than: "jetstream", Reach: 3, Stretch: 5}}},
 	{Name: "replay, 1 KiB, cold", Spec: Spec{Kind: replay, Size: 1024, Cold: true}, Fill: 2_000_000, Metric: throughput,
-		Entries: []Entry{{"tidewire", "", 0}, {"jetstream", "ordered", 240}},
-		Goals:   []Goal{{"jetstream", 3, 5}}},
+		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "ordered", Known: 240}},
+		Goals:   []Goal{{Than: "jetstream", Reach: 3, Stretch: 5}}},
 	{Name: "server CPU per record, batched", Spec: publishing(1, inFlight, perBatch, 128), Metric: serverCPU,
-		Entries: []Entry{{"tidewire", "", 0}, {"jetstream", "fast", 3.4}, {"jetstream-always", "fast", 84}, {"redis-always", "", 1.6}},
-		Goals:   []Goal{{"", 0.6, 0.4}}},
+		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "fast", Known: 3.4}, {System: "jetstream-always", Client: "fast", Known: 84}, {System: "redis-always", Known: 1.6}},
+		Goals:   []Goal{{Reach: 0.6, Stretch: 0.4}}},
 	{Name: "restart after kill -9 with 2 GB, warm", Spec: Spec{Size: 1024}, Fill: 2_000_000, Restart: true, Metric: took,
-		Entries: []Entry{{"tidewire", "", 0}, {"jetstream", "", 1140}},
-		Goals:   []Goal{{"", 200, 100}}},
+		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Known: 1140}},
+		Goals:   []Goal{{Reach: 200, Stretch: 100}}},
 	{Name: "restart after kill -9 with 2 GB, cold", Spec: Spec{Size: 1024, Cold: true}, Fill: 2_000_000, Restart: true, Metric: took,
-		Entries: []Entry{{"tidewire", "", 0}, {"jetstream", "", 3300}},
-		Goals:   []Goal{{"", 500, 300}}},
+		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Known: 3300}},
+		Goals:   []Goal{{Reach: 500, Stretch: 300}}},
 }
 
 // length is how long loads run: warm-up, and measured.

@@ -47,6 +47,7 @@ func measure(ctx context.Context) error {
 	flag.IntVar(&in.rounds, "rounds", 5, "how often each system is measured")
 	quick := flag.Bool("quick", false, "one short round, to see that it works; no figures to quote")
 	only := flag.String("cases", "", "regular expression of the cases to measure")
+	all := flag.Bool("all", false, "measure also what is no row of the table of goals: sizes, partitions, consumers beside, idle streams, retention")
 	profiled := flag.String("profile", "", "regular expression of the cases to take profiles of, and to measure nothing")
 	out := flag.String("out", "build/bench", "directory for results.txt, results.json and results.html")
 	flag.StringVar(&in.dir, "dir", "", "directory on the disk to measure (default: in -out)")
@@ -61,7 +62,7 @@ func measure(ctx context.Context) error {
 	if in.quick = *quick; in.quick {
 		in.rounds, in.length, in.shrink = 1, length{measured: 400 * time.Millisecond}, 40 // no warm-up: a slow disk might be all of it
 	}
-	cases, err := casesLike(*only + *profiled)
+	cases, err := casesLike(*only+*profiled, *all)
 	if err != nil {
 		return err
 	}
@@ -77,8 +78,10 @@ func measure(ctx context.Context) error {
 	in.tell, in.told = progress(os.Stderr)
 	if *profiled != "" {
 		for _, c := range cases {
-			if err := in.profiles(ctx, c, filepath.Join("build", "profile"), os.Stdout); err != nil {
-				return err
+			for _, row := range c.rows() {
+				if err := in.profiles(ctx, row, filepath.Join("build", "profile"), os.Stdout); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
@@ -88,12 +91,14 @@ func measure(ctx context.Context) error {
 		return err
 	}
 	for i, c := range cases {
-		row, err := in.row(ctx, c)
+		rows, err := in.measure(ctx, c)
 		if err != nil {
 			return err
 		}
-		r.Rows = append(r.Rows, row)
-		in.told(fmt.Sprintf("%d of %d: %s", i+1, len(cases), row.short()))
+		for _, row := range rows {
+			r.Rows = append(r.Rows, row)
+			in.told(fmt.Sprintf("%d of %d: %s", i+1, len(cases), row.short()))
+		}
 	}
 	r.Took = time.Since(r.Began)
 	if err := r.write(*out); err != nil {
@@ -102,17 +107,25 @@ func measure(ctx context.Context) error {
 	return r.text(os.Stdout)
 }
 
-// casesLike are those whose names match; without a pattern, all.
-func casesLike(pattern string) (cases []*Case, err error) {
+// casesLike are those whose names, or that of a row of theirs, match; without a pattern, r1, or all.
+func casesLike(pattern string, all bool) (cases []*Case, err error) {
 	like, err := regexp.Compile("(?i)" + pattern)
 	if err != nil {
 		return nil, err
 	}
 	var names []string
-	for i := range r1 {
-		names = append(names, r1[i].Name)
-		if like.MatchString(r1[i].Name) {
-			cases = append(cases, &r1[i])
+	for _, some := range [][]Case{r1, also} {
+		extra := &some[0] == &also[0]
+		for _, c := range some {
+			c.Extra = extra
+			matches := false
+			for _, row := range c.rows() {
+				names = append(names, row.Name)
+				matches = matches || like.MatchString(row.Name)
+			}
+			if matches && (pattern != "" || all || !extra) {
+				cases = append(cases, &c)
+			}
 		}
 	}
 	if len(cases) == 0 {

@@ -43,8 +43,10 @@ type Column struct {
 // Met is a Goal with what came of it.
 type Met struct {
 	Goal
-	Ratio float64 `json:"ratio"`
-	Held  bool    `json:"held"`
+	Figure string  `json:"figure,omitempty"` // that must not grow; "": the row's
+	AtMost bool    `json:"at_most"`          // Reach is
+	Ratio  float64 `json:"ratio"`            // or the figure itself
+	Held   bool    `json:"held"`
 }
 
 // instrument measures cases.
@@ -60,63 +62,88 @@ type instrument struct {
 	profile string // directory where loads leave profiles of their own; "": they make none
 }
 
-// row measures a case: every entry once a round, in an order that turns, so that no system always runs behind the same one.
-func (in *instrument) row(ctx context.Context, c *Case) (*Row, error) {
-	row := &Row{Case: c, Name: c.Name, Metric: c.Metric.Name, Unit: c.Metric.Unit, Less: c.Metric.Less}
-	for _, e := range c.Entries {
-		s, err := systemNamed(e.System)
-		if err != nil {
-			return nil, err
+// cell is an entry of a row.
+type cell struct {
+	row   *Row
+	entry int
+}
+
+func (c cell) column() *Column { return &c.row.Entries[c.entry] }
+
+// measure measures a case, of which each variant becomes a row: every entry of every row once a round, in an order that
+// turns, so that none always runs behind the same one.
+func (in *instrument) measure(ctx context.Context, c *Case) (rows []*Row, err error) {
+	var cells []cell
+	for _, c := range c.rows() {
+		row := &Row{Case: c, Name: c.Name, Metric: c.Metric.Name, Unit: c.Metric.Unit, Less: c.Metric.Less}
+		for i, e := range c.Entries {
+			s, err := systemNamed(e.System)
+			if err != nil {
+				return nil, err
+			}
+			row.Entries = append(row.Entries, Column{System: e.System, Client: e.Client, Fsync: s.Fsync(), Known: e.Known})
+			cells = append(cells, cell{row, i})
 		}
-		row.Entries = append(row.Entries, Column{System: e.System, Client: e.Client, Fsync: s.Fsync(), Known: e.Known})
+		rows = append(rows, row)
 	}
-	for round := range in.rounds {
-		for i := range row.Entries {
-			if err := in.once(ctx, c, &row.Entries[(round+i)%len(row.Entries)], fmt.Sprintf("round %d of %d", round+1, in.rounds)); err != nil {
+	rounds := in.rounds
+	if c.Loads > 0 {
+		rounds = 1
+	}
+	for round := range rounds {
+		for i := range cells {
+			if err := in.once(ctx, cells[(round+i)%len(cells)], fmt.Sprintf("round %d of %d", round+1, rounds)); err != nil {
 				return nil, err
 			}
 		}
 	}
-	for i := range row.Entries {
-		col := &row.Entries[i]
-		col.sum(c.Metric)
-		col.Low = col.belowKnown(c.Metric)
-		if !col.Low || in.quick {
+	for _, cell := range cells {
+		col, m := cell.column(), c.Metric
+		col.sum(m)
+		if col.Low = col.belowKnown(m); !col.Low || in.quick {
 			continue
 		}
 		col.Runs = nil
-		for round := range in.rounds {
-			if err := in.once(ctx, c, col, fmt.Sprintf("again, as it was below what is known of it; round %d of %d", round+1, in.rounds)); err != nil {
+		for round := range rounds {
+			if err := in.once(ctx, cell, fmt.Sprintf("again, as it was below what is known of it; round %d of %d", round+1, rounds)); err != nil {
 				return nil, err
 			}
 		}
-		col.sum(c.Metric)
-		col.Low = col.belowKnown(c.Metric)
+		col.sum(m)
+		col.Low = col.belowKnown(m)
 	}
-	for _, g := range c.Goals {
-		row.Goals = append(row.Goals, row.met(g))
+	for _, row := range rows {
+		for _, g := range row.Case.Goals {
+			row.Goals = append(row.Goals, row.met(g, rows))
+		}
 	}
-	return row, nil
+	return rows, nil
 }
 
 // once measures an entry on a fresh server.
-func (in *instrument) once(ctx context.Context, c *Case, col *Column, when string) error {
+func (in *instrument) once(ctx context.Context, at cell, when string) error {
+	c, col := at.row.Case, at.column()
 	in.tell(fmt.Sprintf("%s: %s %s, %s", c.Name, col.System, col.Client, when))
 	system, err := systemNamed(col.System)
 	if err != nil {
 		return err
 	}
 	return in.with(ctx, c, system, col.Client, func(s **server, spec Spec) error {
-		var run *Run
-		if c.Restart {
-			run, err = in.restart(ctx, s, spec)
-		} else {
-			run, err = in.measured(ctx, *s, spec)
+		for load := range max(1, c.Loads) {
+			if c.Loads > 0 {
+				in.tell(fmt.Sprintf("%s: %s %s, %d of %d", c.Name, col.System, col.Client, load+1, c.Loads))
+			}
+			var run *Run
+			if c.Restart {
+				run, err = in.restart(ctx, s, spec)
+			} else {
+				run, err = in.measured(ctx, *s, spec)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %s: %w", c.Name, col.System, err)
+			}
+			col.Runs = append(col.Runs, run)
 		}
-		if err != nil {
-			return fmt.Errorf("%s: %s: %w", c.Name, col.System, err)
-		}
-		col.Runs = append(col.Runs, run)
 		return nil
 	})
 }
@@ -128,7 +155,9 @@ func (in *instrument) measured(ctx context.Context, s *server, spec Spec) (*Run,
 			return nil, err
 		}
 	}
-	spec.Warmup, spec.Duration = in.length.warmup, in.length.measured
+	if spec.Kind != publish || spec.Records == 0 {
+		spec.Warmup, spec.Duration = in.length.warmup, in.length.measured
+	}
 	return in.load(ctx, s, spec)
 }
 
@@ -153,19 +182,23 @@ func (in *instrument) with(ctx context.Context, c *Case, system System, client s
 	if err := system.Prepare(ctx, address, spec); err != nil {
 		return fmt.Errorf("%s: %w", system.Name(), err)
 	}
+	spec.Records = max(spec.Records/in.shrink, min(spec.Records, 1))
 	if c.Fill > 0 {
-		spec.Records = max(1, c.Fill/in.shrink)
-		if err := in.fill(ctx, s, spec); err != nil {
+		fill := max(1, c.Fill/in.shrink)
+		if err := in.fill(ctx, s, spec, fill); err != nil {
 			return err
+		}
+		if spec.Kind != publish {
+			spec.Records = fill
 		}
 	}
 	return use(&s, spec)
 }
 
 // fill publishes what a replay or a restart meets.
-func (in *instrument) fill(ctx context.Context, s *server, spec Spec) error {
+func (in *instrument) fill(ctx context.Context, s *server, spec Spec, records uint64) error {
 	fill := publishing(1, inFlight, perBatch, spec.Size)
-	fill.Records = spec.Records
+	fill.Records, fill.Subjects, fill.Redundant = records, spec.Subjects, spec.Redundant
 	if _, ok := s.system.(*jetStream); ok {
 		fill.Client = "fast"
 	}
@@ -269,22 +302,43 @@ func (r *Row) best(system string) (*Column, error) {
 	return best, nil
 }
 
-func (r *Row) met(g Goal) Met {
+// met works a goal out; rows are those of the same case.
+func (r *Row) met(g Goal, rows []*Row) Met {
 	m := Met{Goal: g}
 	mine, err := r.best("tidewire")
 	if err != nil {
 		return m
 	}
-	m.Ratio = mine.Median
-	if g.Than != "" {
+	less := r.Less
+	switch {
+	case g.Flat != nil:
+		if len(mine.Runs) < 2 {
+			return m
+		}
+		m.Figure, less = g.Flat.Name, true
+		m.Ratio = g.Flat.Of(mine.Runs[len(mine.Runs)-1]) / g.Flat.Of(mine.Runs[1])
+	case g.Than != "":
 		peer, err := r.best(g.Than)
 		if err != nil {
 			return m
 		}
-		m.Ratio /= peer.Median
+		m.Ratio = mine.Median / peer.Median
+	case g.Beside != "":
+		i := slices.IndexFunc(rows, func(other *Row) bool { return strings.HasSuffix(other.Name, ", "+g.Beside) })
+		if i < 0 {
+			return m
+		}
+		other, err := rows[i].best("tidewire")
+		if err != nil {
+			return m
+		}
+		m.Ratio = mine.Median / other.Median
+	default:
+		m.Ratio = mine.Median
 	}
+	m.AtMost = less
 	m.Held = m.Ratio >= g.Reach
-	if r.Less {
+	if less {
 		m.Held = m.Ratio <= g.Reach
 	}
 	return m

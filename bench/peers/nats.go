@@ -75,7 +75,7 @@ func (j *jetStream) Ready(ctx context.Context, address string) error {
 	return err
 }
 
-func (j *jetStream) Prepare(ctx context.Context, address string, _ Spec) error {
+func (j *jetStream) Prepare(ctx context.Context, address string, spec Spec) error {
 	nc, err := j.dial(address)
 	if err != nil {
 		return err
@@ -85,7 +85,18 @@ func (j *jetStream) Prepare(ctx context.Context, address string, _ Spec) error {
 	if err != nil {
 		return err
 	}
-	_, err = js.CreateStream(ctx, jetstream.StreamConfig{Name: subject, Subjects: []string{subject}, Storage: jetstream.FileStorage, AllowBatchPublish: true})
+	config := jetstream.StreamConfig{Storage: jetstream.FileStorage, AllowBatchPublish: true, MaxBytes: -1}
+	for i := range spec.Streams - 1 {
+		config.Name, config.Subjects = idleStream(i), []string{idleStream(i)}
+		if _, err := js.CreateStream(ctx, config); err != nil {
+			return err
+		}
+	}
+	config.Name, config.Subjects = subject, []string{spec.captured()}
+	if spec.MaxBytes > 0 {
+		config.MaxBytes = int64(spec.MaxBytes)
+	}
+	_, err = js.CreateStream(ctx, config)
 	return err
 }
 
@@ -331,7 +342,7 @@ func (j *jetStream) Replay(ctx context.Context, address string, spec Spec) (*ben
 	}
 	switch spec.Client {
 	case "ordered":
-		err = j.replayOrdered(ctx, js, spec.Records, count)
+		err = j.replayOrdered(ctx, js, spec, count)
 	case "fetch":
 		err = j.replayFetch(ctx, js, spec, count)
 	default:
@@ -341,15 +352,15 @@ func (j *jetStream) Replay(ctx context.Context, address string, spec Spec) (*ben
 	return r, err
 }
 
-func (j *jetStream) replayOrdered(ctx context.Context, js jetstream.JetStream, records uint64, count func(jetstream.Msg)) error {
-	c, err := js.OrderedConsumer(ctx, subject, jetstream.OrderedConsumerConfig{})
+func (j *jetStream) replayOrdered(ctx context.Context, js jetstream.JetStream, spec Spec, count func(jetstream.Msg)) error {
+	c, err := js.OrderedConsumer(ctx, subject, jetstream.OrderedConsumerConfig{FilterSubjects: []string{spec.filter()}})
 	if err != nil {
 		return err
 	}
 	all, seen := make(chan struct{}), uint64(0)
 	running, err := c.Consume(func(m jetstream.Msg) {
 		count(m)
-		if seen++; seen == records {
+		if seen++; seen == spec.selected() {
 			close(all)
 		}
 	}, jetstream.PullMaxMessages(10_000))
@@ -384,6 +395,29 @@ func (j *jetStream) replayFetch(ctx context.Context, js jetstream.JetStream, spe
 		}
 	}
 	return nil
+}
+
+func (j *jetStream) Read(ctx context.Context, address string, spec Spec, each func(bytes int)) error {
+	nc, err := j.dial(address)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	c, err := js.OrderedConsumer(ctx, subject, jetstream.OrderedConsumerConfig{FilterSubjects: []string{spec.captured()}})
+	if err != nil {
+		return err
+	}
+	running, err := c.Consume(func(m jetstream.Msg) { each(len(m.Data())) }, jetstream.PullMaxMessages(10_000))
+	if err != nil {
+		return err
+	}
+	defer running.Stop()
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 func (j *jetStream) Route(ctx context.Context, address string, spec Spec) (*bench.Route, error) {

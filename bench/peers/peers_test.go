@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/html"
@@ -20,51 +21,77 @@ import (
 	client "github.com/tidewire/tidewire/client/go"
 )
 
-// Every case measures Tidewire, and no goal names a system that the case does not measure.
+// Every case measures Tidewire, and no goal names what the case does not measure.
 func TestCases(t *testing.T) {
 	names := map[string]bool{}
-	for i := range r1 {
-		c := &r1[i]
-		if names[slug(c.Name)] {
-			t.Errorf("two cases have the slug %q", slug(c.Name))
-		}
-		names[slug(c.Name)] = true
-		measures := func(system string) bool {
-			return slices.ContainsFunc(c.Entries, func(e Entry) bool { return e.System == system })
-		}
-		if !measures("tidewire") {
-			t.Errorf("%s does not measure tidewire", c.Name)
-		}
-		for _, e := range c.Entries {
-			if _, err := systemNamed(e.System); err != nil {
-				t.Errorf("%s: %v", c.Name, err)
+	for _, c := range slices.Concat(r1, also) {
+		rows := c.rows()
+		for _, row := range rows {
+			if names[slug(row.Name)] {
+				t.Errorf("two rows have the slug %q", slug(row.Name))
+			}
+			names[slug(row.Name)] = true
+			measures := func(system string) bool {
+				return slices.ContainsFunc(row.Entries, func(e Entry) bool { return e.System == system })
+			}
+			if !measures("tidewire") {
+				t.Errorf("%s does not measure tidewire", row.Name)
+			}
+			for _, e := range row.Entries {
+				if _, err := systemNamed(e.System); err != nil {
+					t.Errorf("%s: %v", row.Name, err)
+				}
+			}
+			for _, g := range row.Goals {
+				if g.Than != "" && !measures(g.Than) {
+					t.Errorf("%s: a goal names %s, which it does not measure", row.Name, g.Than)
+				}
+				if g.Beside != "" && !slices.ContainsFunc(rows, func(other *Case) bool { return other != row && other.Name == c.Name+", "+g.Beside }) {
+					t.Errorf("%s: a goal names the variant %s, which is not there", row.Name, g.Beside)
+				}
+				if better := g.Stretch > g.Reach; g.Stretch != 0 && better == row.Metric.Less {
+					t.Errorf("%s: the stretch %v is no better than %v", row.Name, g.Stretch, g.Reach)
+				}
 			}
 		}
+	}
+	for _, c := range r1 {
 		if len(c.Goals) == 0 {
 			t.Errorf("%s has no goal", c.Name)
-		}
-		for _, g := range c.Goals {
-			if g.Than != "" && !measures(g.Than) {
-				t.Errorf("%s: a goal names %s, which it does not measure", c.Name, g.Than)
-			}
-			if better := g.Stretch > g.Reach; g.Stretch != 0 && better == c.Metric.Less {
-				t.Errorf("%s: the stretch %v is no better than %v", c.Name, g.Stretch, g.Reach)
-			}
 		}
 	}
 }
 
+// A row of a case is its load varied, and the load of the others stays.
+func TestRows(t *testing.T) {
+	c := Case{Name: "load", Spec: Spec{Size: 1}, Goals: []Goal{{Reach: 1}}, Variants: []Variant{
+		{Name: "a", Vary: func(s *Spec) { s.Size = 2 }, Goals: []Goal{{Reach: 2}}},
+		{Name: "b", Vary: func(s *Spec) { s.Rate = 3 }},
+	}}
+	rows := c.rows()
+	if len(rows) != 2 || rows[0].Name != "load, a" || rows[0].Spec != (Spec{Size: 2}) || len(rows[0].Goals) != 2 ||
+		rows[1].Spec != (Spec{Size: 1, Rate: 3}) || len(rows[1].Goals) != 1 || c.Spec != (Spec{Size: 1}) {
+		t.Errorf("%+v, %+v, %+v", rows[0], rows[1], c)
+	}
+}
+
 func TestCasesLike(t *testing.T) {
-	if cases, err := casesLike("END to end"); err != nil || len(cases) != 1 {
+	if cases, err := casesLike("END to end at", false); err != nil || len(cases) != 1 || cases[0].Extra {
 		t.Errorf("%d cases, %v", len(cases), err)
 	}
-	if cases, err := casesLike(""); err != nil || len(cases) != len(r1) {
+	if cases, err := casesLike("256 partitions", false); err != nil || len(cases) != 1 || !cases[0].Extra || len(cases[0].rows()) != 3 {
 		t.Errorf("%d cases, %v", len(cases), err)
 	}
-	if _, err := casesLike("nothing of that name"); err == nil || !strings.Contains(err.Error(), r1[0].Name) {
+	if cases, err := casesLike("", false); err != nil || len(cases) != len(r1) {
+		t.Errorf("%d cases, %v", len(cases), err)
+	}
+	if cases, err := casesLike("", true); err != nil || len(cases) != len(r1)+len(also) {
+		t.Errorf("%d cases, %v", len(cases), err)
+	}
+	if _, err := casesLike("nothing of that name", true); err == nil || !strings.Contains(err.Error(), r1[0].Name) {
 		t.Errorf("%v does not say what there is", err)
 	}
-	if _, err := casesLike("("); err == nil {
+	if _, err := casesLike("(", true); err == nil {
 		t.Error("a pattern that is none is taken")
 	}
 }
@@ -92,7 +119,9 @@ func report() *Report {
 		col.sum(c.Metric)
 		col.Low = col.belowKnown(c.Metric)
 	}
-	row.Goals = []Met{row.met(Goal{"jetstream", 1.5, 2}), row.met(Goal{"jetstream", 2.5, 0}), row.met(Goal{"", 150, 0})}
+	for _, g := range []Goal{{Than: "jetstream", Reach: 1.5, Stretch: 2}, {Than: "jetstream", Reach: 2.5}, {Reach: 150}} {
+		row.Goals = append(row.Goals, row.met(g, nil))
+	}
 	h := bench.NewHistogram()
 	h.Record(time.Microsecond)
 	return &Report{Began: time.Unix(0, 0), Took: time.Minute, Rounds: 3, Floors: []Floor{{"write and fdatasync, 4 KiB", h.Latency()}}, Rows: []*Row{row}}
@@ -122,7 +151,23 @@ func TestGoals(t *testing.T) {
 	if best, err := row.best("jetstream"); err != nil || best.Client != "raw" {
 		t.Errorf("the best is %+v, %v", best, err)
 	}
-	if m := row.met(Goal{"jetstream", 3.1, 0}); !m.Held || math.Abs(m.Ratio-200.0/65) > 1e-9 {
+	if m := row.met(Goal{Than: "jetstream", Reach: 3.1}, nil); !m.Held || math.Abs(m.Ratio-200.0/65) > 1e-9 {
+		t.Errorf("%+v", m)
+	}
+	other := report().Rows[0]
+	other.Name = "load, elsewhere"
+	for i := range other.Entries {
+		other.Entries[i].Median *= 4
+	}
+	row.Less = false
+	if m := row.met(Goal{Beside: "elsewhere", Reach: 0.3}, []*Row{row, other}); m.Ratio != 0.25 || m.Held {
+		t.Errorf("%+v", m)
+	}
+	// Of the loads 300, 100 and 200, the last is twice the second: it has grown, more than it may.
+	if m := row.met(Goal{Flat: &throughput, Reach: 1.9}, nil); m.Ratio != 2 || m.Held || !m.AtMost {
+		t.Errorf("%+v", m)
+	}
+	if m := row.met(Goal{Flat: &throughput, Reach: 2.1}, nil); !m.Held {
 		t.Errorf("%+v", m)
 	}
 	if c := (&Column{Known: 100, Median: 124}); c.belowKnown(median) {
@@ -143,7 +188,7 @@ func TestText(t *testing.T) {
 	}
 	for _, want := range []string{
 		`64 in flight & more +k records/s +200 +100 \(2\.00 x\) +- +- +- +holds, FALLS SHORT, holds`,
-		`2 of 3 goals hold; it took 1m0s`,
+		`The goals of 0 of 1 cases hold; it took 1m0s`,
 		`jetstream +raw +every 2 minutes +65\.0 +50\.0 - 80\.0 .*below 80 % of what is known of it \(200\)`,
 		`tidewire +- +before every ack +200 +100 - 300`,
 		`FALLS SHORT: tidewire is 2\.00 x jetstream, goal at least 2\.50`,
@@ -196,7 +241,7 @@ func TestPage(t *testing.T) {
 	if count["svg"] != 3 || count["details"] != 1 {
 		t.Errorf("%v", count)
 	}
-	for _, want := range []string{"64 in flight & more", "200 (100 to 300)", "65.0 (50.0 to 80.0), less than is known of it", "2 of 3 goals hold", "fsync before every ack", "holds, FALLS SHORT, holds"} {
+	for _, want := range []string{"64 in flight & more", "200 (100 to 300)", "65.0 (50.0 to 80.0), less than is known of it", "The goals of 0 of 1 cases hold", "fsync before every ack", "holds, FALLS SHORT, holds"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("not there: %s\n%s", want, text.String())
 		}
@@ -229,6 +274,30 @@ func TestRedisAnswers(t *testing.T) {
 	}
 	if err := <-answers; err == nil {
 		t.Error("a connection that ended has acknowledged a record")
+	}
+}
+
+// Who reads faster than it may waits; how long is for the clock to say.
+func TestPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pace{rate: 100e6}
+		began := time.Now()
+		for range 1000 {
+			p.spent(t.Context(), 1e6)
+		}
+		if took := time.Since(began); took < 9990*time.Millisecond || took > 10010*time.Millisecond {
+			t.Errorf("1 GB at 100 MB/s took %v", took)
+		}
+	})
+}
+
+func TestStored(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "a"), 0o755), os.WriteFile(filepath.Join(dir, "a", "b"), make([]byte, 100_000), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := allocated(dir); err != nil || n < 100_000 || n > 200_000 {
+		t.Errorf("%d, %v", n, err)
 	}
 }
 

@@ -53,7 +53,7 @@ func (r *redisStreams) Ready(ctx context.Context, address string) error {
 	}
 	line, err := c.in.ReadString('\n')
 	if err == nil && line != "+PONG\r\n" {
-		err = fmt.Errorf("Redis answers %q", line)
+		err = fmt.Errorf("answer of Redis: %q", line)
 	}
 	return err
 }
@@ -71,6 +71,10 @@ func (r *redisStreams) Publisher(ctx context.Context, address string, spec Spec)
 
 func (r *redisStreams) Replay(context.Context, string, Spec) (*bench.Result, error) {
 	return nil, errors.New("a replay of Redis reads its memory, not a log: it is not measured")
+}
+
+func (r *redisStreams) Read(context.Context, string, Spec, func(int)) error {
+	return errors.New("a replay of Redis reads its memory, not a log: it is not measured")
 }
 
 func (r *redisStreams) Route(context.Context, string, Spec) (*bench.Route, error) {
@@ -149,7 +153,7 @@ func (c *redisConn) answer() error {
 		return err
 	}
 	if line[0] != '$' {
-		return fmt.Errorf("Redis answers %q", line)
+		return fmt.Errorf("answer of Redis: %q", line)
 	}
 	n, err := strconv.Atoi(string(line[1 : len(line)-2]))
 	if err != nil {

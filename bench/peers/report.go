@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -117,7 +118,7 @@ func (r *Report) text(to io.Writer) error {
 		fmt.Fprintln(w, strings.Join(line, "\t")+"\t")
 	}
 	held, all := r.held()
-	fmt.Fprintf(w, "\n%d of %d goals hold; it took %s. Medians; behind them what tidewire is of each. All figures:\n", held, all, r.Took.Round(time.Second))
+	fmt.Fprintf(w, "\nThe goals of %d of %d cases hold; it took %s. Medians; behind them what tidewire is of each. All figures:\n", held, all, r.Took.Round(time.Second))
 	for _, row := range r.Rows {
 		fmt.Fprintf(w, "\n%s (%s, %s)\n", row.Name, row.Metric, row.Unit)
 		fmt.Fprintln(w, "  system\tclient\tfsync\tmedian\tmin - max\tp50 us\tp99 us\tp99.9 us\tmax us\tserver us/rec\tclient us/rec\tanon MiB\tRSS MiB\tdevice B/B\tallocs/batch\t")
@@ -180,28 +181,34 @@ func verdict(held bool) string {
 	return "FALLS SHORT"
 }
 
+// held counts the rows that have goals, and those of which all hold.
 func (r *Report) held() (held, all int) {
 	for _, row := range r.Rows {
-		for _, g := range row.Goals {
-			all++
-			if g.Held {
-				held++
-			}
+		if len(row.Goals) == 0 {
+			continue
+		}
+		all++
+		if !slices.ContainsFunc(row.Goals, func(m Met) bool { return !m.Held }) {
+			held++
 		}
 	}
 	return held, all
 }
 
 func (m Met) say(row *Row) string {
-	bound := "at least"
-	if row.Less {
+	bound, what, unit := "at least", "tidewire is", row.Unit
+	if m.AtMost {
 		bound = "at most"
 	}
-	than, unit := m.Than, "x "+m.Than
-	if than == "" {
-		unit = row.Unit
+	switch {
+	case m.Figure != "":
+		what, unit = m.Figure+" of the last load is", "x that of the second"
+	case m.Than != "":
+		unit = "x " + m.Than
+	case m.Beside != "":
+		unit = "x " + m.Beside
 	}
-	return fmt.Sprintf("%s: tidewire is %s %s, goal %s %s", verdict(m.Held), figure(m.Ratio), unit, bound, figure(m.Reach))
+	return fmt.Sprintf("%s: %s %s %s, goal %s %s", verdict(m.Held), what, figure(m.Ratio), unit, bound, figure(m.Reach))
 }
 
 // middle is the run whose metric is nearest to the median.

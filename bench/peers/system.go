@@ -17,6 +17,9 @@ import (
 // subject is where all records go, and what streams are called.
 const subject = "bench"
 
+// idleStream is the name of a stream that stays empty.
+func idleStream(i int) string { return fmt.Sprintf("idle-%d", i) }
+
 // System is a broker that is measured.
 type System interface {
 	Name() string
@@ -30,6 +33,8 @@ type System interface {
 	Publisher(ctx context.Context, address string, spec Spec) (bench.Publisher, error)
 	// Replay reads spec.Records records from the first.
 	Replay(ctx context.Context, address string, spec Spec) (*bench.Result, error)
+	// Read reads from the first record until ctx ends, and says of each record how many bytes its value had. That may wait.
+	Read(ctx context.Context, address string, spec Spec, each func(bytes int)) error
 	Route(ctx context.Context, address string, spec Spec) (*bench.Route, error)
 }
 

@@ -44,16 +44,45 @@ func (tidewire) Prepare(ctx context.Context, address string, spec Spec) error {
 		return err
 	}
 	defer c.Close()
-	_, err = c.CreateStream(ctx, client.StreamConfig{Name: subject, Subjects: []string{subject}, Partitions: max(1, spec.Partitions)})
+	for i := range spec.Streams - 1 {
+		if _, err := c.CreateStream(ctx, client.StreamConfig{Name: idleStream(i)}); err != nil {
+			return err
+		}
+	}
+	_, err = c.CreateStream(ctx, client.StreamConfig{Name: subject, Subjects: []string{spec.captured()}, Partitions: max(1, spec.Partitions), MaxBytes: spec.MaxBytes})
 	return err
 }
 
 func (tidewire) Publisher(ctx context.Context, address string, spec Spec) (bench.Publisher, error) {
-	return client.Connect(ctx, address, client.WithMaxBatchRecords(spec.Batch))
+	options := []client.Option{client.WithMaxBatchRecords(spec.Batch)}
+	if spec.Compress {
+		options = append(options, client.WithCompression())
+	}
+	return client.Connect(ctx, address, options...)
 }
 
 func (tidewire) Replay(ctx context.Context, address string, spec Spec) (*bench.Result, error) {
-	return bench.Replay(ctx, bench.ReplayConfig{Server: address, Filter: subject, Records: spec.Records})
+	return bench.Replay(ctx, bench.ReplayConfig{Server: address, Filter: spec.filter(), Records: spec.selected()})
+}
+
+func (tidewire) Read(ctx context.Context, address string, spec Spec, each func(bytes int)) error {
+	c, err := client.Connect(ctx, address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	sub, err := c.Subscribe(ctx, spec.captured(), client.FromFirst())
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	for r, err := range sub.All(ctx) {
+		if err != nil {
+			return err
+		}
+		each(len(r.Value))
+	}
+	return ctx.Err()
 }
 
 func (tidewire) Route(ctx context.Context, address string, spec Spec) (*bench.Route, error) {
