@@ -102,26 +102,28 @@ func (l *loop) resume() {
 	l.take(&l.yielded)
 }
 
-// pace is yield for what takes a loop long by little that was sent: together they get a turn in every pause.
-func (l *loop) pace(f func()) {
+// pace is yield for what takes a loop long by little that was sent: together they get a turn in every pause. If nobody
+// else waits, f is called after wait.
+func (l *loop) pace(f func(), wait time.Duration) {
 	l.paced = append(l.paced, f)
 	if !l.pacing {
 		l.pacing = true
-		l.paceLater(0)
+		l.paceLater(wait)
 	}
 }
 
-// rest is how many times as long as their turn took those that are paced wait for the next: they get a tenth of the loop.
-// With a fifth the p99 of a neighbour grew by a third where one client made and ended cursors without an end.
-const rest = 9
+// restAfter is how long those that are paced wait when they had the loop for so long: nine times as long, so that they get
+// a tenth of it. With a fifth the p99 of a neighbour grew by a third where one client made and ended cursors without an
+// end. The bound is for a machine that stands still.
+func restAfter(took time.Duration) time.Duration { return min(9*max(turn, took), 100*time.Millisecond) }
 
-func (l *loop) paceLater(took time.Duration) {
-	time.AfterFunc(rest*max(turn, took), func() {
+func (l *loop) paceLater(wait time.Duration) {
+	time.AfterFunc(wait, func() {
 		l.post(func() {
 			began := time.Now()
 			l.take(&l.paced)
 			if l.pacing = len(l.paced) > 0; l.pacing {
-				l.paceLater(time.Since(began))
+				l.paceLater(restAfter(time.Since(began)))
 			}
 		})
 	})

@@ -50,13 +50,14 @@ type session struct {
 	lastCorr      uint32
 	gathered      []*producer // have an ACK to write
 
-	need         int  // bytes that must have arrived before decoding goes on
-	costly       bool // the last frame took longer than others
-	asking       bool // and was a request
-	described    int  // answers to METADATA since nothing was left waiting
-	describing   bool // a long TOPOLOGY is being made
-	gaveWay      bool // resume will be called
-	paced        bool // and nothing is served before
+	need         int       // bytes that must have arrived before decoding goes on
+	costly       bool      // the last frame took longer than others
+	asking       bool      // and was a request
+	described    int       // answers to METADATA since nothing was left waiting
+	describing   bool      // a long TOPOLOGY is being made
+	gaveWay      bool      // resume will be called
+	paced        bool      // and nothing is served before
+	rests        time.Time // what comes before that waits for a turn: the last request took long
 	out          []byte
 	touched      bool // stands in loop.touched
 	closing      bool // nothing more is served; close once out is written
@@ -103,6 +104,10 @@ func (s *session) traffic() {
 	}
 	s.heard = s.loop.began
 	s.costly = false // of this turn no frame has been served: the first one is, however long it took to get here
+	if s.heard.Before(s.rests) && s.mayWait() && !s.gaveWay {
+		s.gaveWay, s.paced = true, true
+		s.loop.pace(s.resume, s.rests.Sub(s.heard))
+	}
 	moved := false
 	for !(s.paced && s.mayWait()) && s.state != stateClosed && !s.closing {
 		has := s.conn.InboundBuffered()
@@ -158,14 +163,18 @@ func (s *session) mostIgnored() int64 { return max(2*s.inFlightLimit(), 8<<20) }
 // serve serves the frames in buf that are whole, and returns their bytes: all of them, or until its turn is over.
 func (s *session) serve(buf []byte) (used int, over bool) {
 	for s.state != stateClosed && !s.closing {
-		if s.costly && used < len(buf) && s.loop.over() {
-			if s.mayWait() {
+		if s.costly && s.loop.over() {
+			switch {
+			case used == len(buf):
+				if s.asking { // one request after the other must not get more of the loop than many at once
+					s.rests = time.Now().Add(restAfter(time.Since(s.loop.began)))
+				}
+			case s.mayWait():
 				return used, true
-			}
-			if s.asking && s.crowds() {
+			case s.asking && s.crowds():
 				s.fatal(&wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: time.Second, Value: uint64(s.node.config().InboundMemory / 2),
 					Message: "too many requests wait in this node, many of them yours: connect again and wait for answers before asking more"})
-				break
+				return used, false
 			}
 		}
 		s.costly, s.asking = false, false
@@ -217,7 +226,7 @@ func (s *session) giveWay() {
 	case s.gaveWay:
 	case s.asking:
 		s.gaveWay, s.paced = true, true
-		s.loop.pace(s.resume)
+		s.loop.pace(s.resume, restAfter(time.Since(s.loop.began)))
 	default:
 		s.gaveWay = true
 		s.loop.yield(s.resume)
@@ -227,7 +236,7 @@ func (s *session) giveWay() {
 // resume goes on with what traffic left.
 func (s *session) resume() {
 	defer s.contain()
-	s.gaveWay, s.paced = false, false
+	s.gaveWay, s.paced, s.rests = false, false, time.Time{}
 	if s.state != stateClosed {
 		s.need = 1
 		s.traffic()
@@ -546,13 +555,13 @@ func (s *session) letGo() {
 	defer s.contain()
 	defer func() {
 		if r := recover(); r != nil {
-			s.loop.yield(s.letGo) // the rest of it
+			s.letGoLater() // the rest of it
 			panic(r)
 		}
 	}()
 	for corr, c := range s.conversations {
 		if s.loop.over() && !s.node.draining.Load() {
-			s.loop.yield(s.letGo)
+			s.letGoLater()
 			return
 		}
 		delete(s.conversations, corr)
@@ -560,6 +569,9 @@ func (s *session) letGo() {
 	}
 	s.weigh()
 }
+
+// letGoLater is paced: nobody is in a hurry for it.
+func (s *session) letGoLater() { s.loop.pace(s.letGo, restAfter(time.Since(s.loop.began))) }
 
 // converse registers a conversation under corr, unless that is taken or too many are open.
 func (s *session) converse(corr uint32, c conversation) error {

@@ -170,6 +170,28 @@ func TestLateTurn(t *testing.T) {
 	p.recv(wire.OpPong)
 }
 
+// Who asks for one long thing after the other waits as well: the loop is nobody's own.
+func TestOneAskAfterTheOther(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	p.send(wire.Ping{Data: 1}.AppendTo(nil, wire.OpPing, 0))
+	p.recv(wire.OpPong)
+	onSession(n, func(s *session) {
+		s.paced, s.loop.began = true, time.Now().Add(-time.Hour) // what arrives waits; a request took that long
+		s.costly, s.asking = true, true
+		if used, over := s.serve(nil); used != 0 || over || !time.Now().Before(s.rests) {
+			t.Errorf("it may go on at once: %d, %v, %v", used, over, s.rests)
+		}
+		s.paced = false
+	})
+	p.send(wire.Ping{Data: 2}.AppendTo(nil, wire.OpPing, 0))
+	until(t, "what came next waits", func() (waits bool) {
+		onSession(n, func(s *session) { waits = s.paced && s.conn.InboundBuffered() > 0 || s.rests.IsZero() })
+		return waits
+	})
+	p.recv(wire.OpPong)
+}
+
 // When much waits in the node, who has many requests waiting is sent away, and who asks for one thing is served.
 func TestCrowdIsSentAway(t *testing.T) {
 	n := startNode(t, t.TempDir())
@@ -268,7 +290,7 @@ func TestTurns(t *testing.T) {
 	n := startNode(t, t.TempDir())
 	connect(t, n) // its loop has begun
 	l := n.loops[slices.IndexFunc(n.loops, func(l *loop) bool { l.mu.Lock(); defer l.mu.Unlock(); return l.events != nil })]
-	for _, queue := range []func(func()){l.yield, l.pace} {
+	for _, queue := range []func(func()){l.yield, func(f func()) { l.pace(f, 0) }} {
 		var got []int
 		done := make(chan struct{})
 		l.post(func() {
