@@ -52,7 +52,7 @@ type session struct {
 
 	need         int       // bytes that must have arrived before decoding goes on
 	costly       bool      // the last frame took longer than others
-	asking       bool      // and was a request
+	asking       bool      // and little had to be sent for it, as for a request
 	described    int       // answers to METADATA since nothing was left waiting
 	describing   bool      // a long TOPOLOGY is being made
 	gaveWay      bool      // resume will be called
@@ -61,6 +61,7 @@ type session struct {
 	out          []byte
 	touched      bool // stands in loop.touched
 	closing      bool // nothing more is served; close once out is written
+	final        int  // bytes of out up to the end of an error that ends the connection; 0: there is none
 	said         bool // the last words are written: what comes later would stand behind them
 	shut         bool // our direction has ended
 	inFlight     int64
@@ -414,7 +415,10 @@ func (s *session) flush() {
 		s.gathered[i] = nil
 	}
 	s.gathered = s.gathered[:0]
-	s.touched = false             // flushAck touches
+	s.touched = false // flushAck touches
+	if s.final > 0 {  // an answer that came between is not heard any more
+		s.out, s.final = s.out[:s.final], 0
+	}
 	if s.said && len(s.out) > 0 { // an ACK, say, of what was in flight: a write behind the end would reset the connection
 		s.loop.release(s.out)
 		s.out = nil
@@ -524,7 +528,7 @@ func (s *session) fatal(err error) {
 		p.flushAck() // before the last word
 	}
 	s.out = we.AppendTo(s.output(), 0)
-	s.closing = true
+	s.closing, s.final = true, len(s.out)
 }
 
 // goaway tells the client that the node stops.

@@ -192,6 +192,20 @@ func TestOneAskAfterTheOther(t *testing.T) {
 	p.recv(wire.OpPong)
 }
 
+// Nothing is written behind an error that ends the connection, also not what was answered before that error was sent.
+func TestLastWordsAreLast(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	onSession(n, func(s *session) {
+		s.fatal(&wire.Error{Code: wire.CodeState, Message: "enough"})
+		s.write(wire.Ping{Data: 7}.AppendTo(nil, wire.OpPong, 0))
+	})
+	p.recv(wire.OpError)
+	if f, err := p.read(); err == nil {
+		t.Errorf("%s behind the last word", f.Op)
+	}
+}
+
 // When much waits in the node, who has many requests waiting is sent away, and who asks for one thing is served.
 func TestCrowdIsSentAway(t *testing.T) {
 	n := startNode(t, t.TempDir())
