@@ -57,9 +57,8 @@ func StartGroup(cfg GroupConfig) (*Group, error) {
 		leading: make(chan struct{}),
 		slots:   make(chan struct{}, cfg.MaxAppendEntries-reservedSlots),
 	}
-	_, single := cfg.Peers.(NoPeers)
 	g.logs = &logStore{
-		log: cfg.Log, rule: cfg.rule, commit: g.commitIndex, tolerant: single, rolled: g.snapshotSoon,
+		log: cfg.Log, rule: cfg.rule, commit: g.commitIndex, tolerant: cfg.alone(), rolled: g.snapshotSoon,
 		applied: func() storage.Index { return storage.Index(g.fsm.applied.Load()) },
 		failed:  g.Failed, fail: g.fail, logger: g.logger,
 	}

@@ -16,7 +16,11 @@ import (
 )
 
 func TestConfigOfRaft(t *testing.T) {
-	c := GroupConfig{Server: "1.1"}.withDefaults()
+	alone := GroupConfig{Server: "1.1"}.withDefaults()
+	if conf := alone.raftConfig(nil); hraft.ValidateConfig(conf) != nil || conf.LeaderLeaseTimeout < time.Hour {
+		t.Fatalf("a leader without peers wakes every %v", conf.LeaderLeaseTimeout)
+	}
+	c := GroupConfig{Server: "1.1", Peers: &scriptedPeers{}}.withDefaults()
 	conf := c.raftConfig(nil)
 	must(t, hraft.ValidateConfig(conf))
 	switch {

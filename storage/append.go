@@ -11,7 +11,8 @@ import (
 const (
 	// minGrowth and maxGrowth bound how many zeros a segment without a spare file is extended by at a time: an idle
 	// partition costs little disk, a busy one few changes of file length (each of which makes a sync slower). A
-	// write of minGrowth or more gains nothing from zeros ahead of it: it would only write everything twice.
+	// write of minGrowth or more (less in small segments) gains nothing from zeros ahead of it: it would only write everything
+	// twice.
 	minGrowth = 64 << 10
 	maxGrowth = 1 << 20
 
@@ -109,6 +110,7 @@ func (l *Log) appendTo(s *segment, entries []Entry, commit Index) (int, error) {
 		l.cfg.Observer.Appended(n, size, time.Since(began))
 	}
 	l.publish(entries, at, end, commit)
+	s.writes++
 	l.askForSpare(s, end.position)
 	return n, nil
 }
@@ -159,43 +161,44 @@ func (l *Log) publish(entries []Entry, at, end mark, commit Index) {
 	l.commit = min(max(l.commit, commit), end.index)
 }
 
-// grow makes sure that the file of s reaches to the end of what is about to be written to [from, end), with zeros behind
-// that. It goes first, and always to whole blocks: a file whose length is odd was cut by somebody else.
+// grow makes sure that there are zeros behind what is about to be written to [from, end). It goes first, and always to
+// whole blocks: a file whose length is odd was cut by somebody else.
 func (l *Log) grow(s *segment, from, end int64) error {
-	if end <= s.size {
+	target := s.clear(end)
+	if target <= s.ready {
 		return nil
 	}
-	target := roundUp(end, indexBlock)
-	if end-from < minGrowth {
-		step := min(max(s.size, minGrowth), maxGrowth)
-		target = max(min(roundUp(end, step), s.meta.capacity), target)
-	} else if last := target - indexBlock; from <= s.size && last > s.size {
-		s.size = last // the write itself fills everything before the last block
+	if !s.large(end - from) {
+		step := min(max(s.ready, s.leastGrowth()), maxGrowth)
+		target = max(min(roundUp(target, step), s.meta.capacity), target)
+	} else if last := roundUp(end, indexBlock) - indexBlock; from <= s.ready && last > s.ready {
+		s.ready = last // the write itself fills everything before the last block
 	}
 	return l.zero(s, target)
 }
 
-// zero writes zeros from the end of the file of s up to end.
+// zero writes zeros from where what is ready of s ends up to end.
 func (l *Log) zero(s *segment, end int64) error {
-	for s.size < end {
-		n := min(end-s.size, zeroStep)
-		if _, err := s.file.WriteAt(zeros[:n], s.size); err != nil {
+	for s.ready < end {
+		n := min(end-s.ready, zeroStep)
+		if _, err := s.file.WriteAt(zeros[:n], s.ready); err != nil {
 			return err
 		}
-		s.size += n
+		s.ready += n
 	}
 	return nil
 }
 
 func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }
 
-// askForSpare asks the pool for the file of the next segment when this one fills quickly.
+// askForSpare asks the pool for the file of the next segment when this one fills quickly, and with writes that are
+// small enough to gain by it.
 func (l *Log) askForSpare(s *segment, position int64) {
 	if l.cfg.Pool == nil || s.spareAsked || position < s.meta.capacity/4 {
 		return
 	}
 	s.spareAsked = true
-	if time.Since(s.began) < busyTime {
+	if time.Since(s.began) < busyTime && !s.large(position/s.writes) {
 		l.cfg.Pool.want(l.nextCapacity(s.meta.capacity, true))
 	}
 }
@@ -303,19 +306,22 @@ func (l *Log) seal(s *segment) {
 	s.release() // the writer's hold
 }
 
-// createSegment makes the file of a new segment, durably, from a spare if there is one. The writer holds it.
+// createSegment makes the file of a new segment, durably, from one of the pool if that has any. The writer holds it.
 func (l *Log) createSegment(meta segmentMeta) (*segment, error) {
 	s := l.newSegment(meta)
-	spare := false
+	got := nothing
 	if l.cfg.Pool != nil {
 		var err error
-		if spare, err = l.cfg.Pool.take(meta.capacity, s.name()); err != nil {
+		if got, err = l.cfg.Pool.take(meta.capacity, s.name()); err != nil {
 			return nil, err
 		}
 	}
-	if spare {
-		s.size = meta.capacity
-	} else {
+	switch got {
+	case aSpare:
+		s.ready = meta.capacity
+	case usedFile:
+		s.meta.reused = true
+	case nothing:
 		f, err := l.fs.Create(s.name())
 		if err != nil {
 			return nil, err

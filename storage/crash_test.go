@@ -22,6 +22,7 @@ type story struct {
 	pool *storage.Pool
 	log  *storage.Log
 	rng  *rand.Rand
+	size int // of entries and segments, times what steps says
 
 	acked   model   // after the last operation that returned
 	allowed []model // what may be found besides acked
@@ -29,11 +30,24 @@ type story struct {
 
 var errViolation = errors.New("violation")
 
-func newStory(fsys *crashfs.FS, withPool bool) *story {
-	s := &story{fs: fsys, rng: rand.New(rand.NewPCG(1, 2))}
+// pooling is where a story's segments come from.
+type pooling int
+
+const (
+	noPool   pooling = iota
+	prepared         // zeroed, where the pool has had the time
+	recycled         // with old bytes in them
+)
+
+func newStory(fsys *crashfs.FS, from pooling) *story {
+	s := &story{fs: fsys, rng: rand.New(rand.NewPCG(1, 2)), size: 1}
 	s.cfg = storage.Config{FS: fsys, Dir: "partitions/7", Cluster: [16]byte{1, 2, 3}, Partition: 7, SegmentBytes: 8 << 10, HotBytes: 2 << 10}
-	if withPool {
+	if from != noPool {
 		s.cfg.Pool = &storage.Pool{} // replaced in open; says that there is to be one
+	}
+	if from == recycled {
+		s.size = 8 // so that writes are large, and leave much of a file as it was
+		s.cfg.SegmentBytes *= 8
 	}
 	return s
 }
@@ -41,7 +55,7 @@ func newStory(fsys *crashfs.FS, withPool bool) *story {
 func (s *story) open() error {
 	s.cfg.FS = s.fs
 	if s.cfg.Pool != nil {
-		pool, err := storage.NewIdlePool(s.fs, "pool", 64<<10)
+		pool, err := storage.NewIdlePool(s.fs, "pool", 8*s.cfg.SegmentBytes)
 		if err != nil {
 			return err
 		}
@@ -66,7 +80,7 @@ func (s *story) append(n, size int, term storage.Term) error {
 	var entries []storage.Entry
 	var through []model
 	for range n {
-		entries = append(entries, makeEntry(s.rng, s.acked.last()+storage.Index(len(entries))+1, term, 1+s.rng.IntN(size)))
+		entries = append(entries, makeEntry(s.rng, s.acked.last()+storage.Index(len(entries))+1, term, 1+s.rng.IntN(size*max(s.size, 1))))
 		through = append(through, s.acked.append(entries))
 	}
 	return s.do(s.acked.append(entries), through, func() error { return s.log.Append(entries, s.acked.last()) })
@@ -102,7 +116,7 @@ func (s *story) reopen() error {
 }
 
 func (s *story) work() error {
-	if s.pool != nil {
+	if s.pool != nil && s.size == 1 {
 		s.pool.Want(8 << 10)
 		s.pool.Work()
 	}
@@ -166,7 +180,7 @@ func (s *story) run() (ended bool, err error) {
 // check opens the log in image and compares it with what may be there; it returns the state it found. It then goes on:
 // appends, loses everything that is not certain, and looks again.
 func (s *story) check(image *crashfs.FS) (model, error) {
-	after := &story{fs: image, cfg: s.cfg, rng: rand.New(rand.NewPCG(3, 4))}
+	after := &story{fs: image, cfg: s.cfg, size: s.size, rng: rand.New(rand.NewPCG(3, 4))}
 	if err := after.open(); err != nil {
 		return model{}, fmt.Errorf("%w: open: %v", errViolation, err)
 	}
@@ -212,11 +226,11 @@ func (s *story) match(l *storage.Log) (model, error) {
 }
 
 // crash runs the story up to step stop and checks what is left, for each seed. ended says that the story was over before.
-func crash(prepare func(*crashfs.FS), withPool bool, stop int, seeds uint64, report func(error)) (ended bool) {
+func crash(prepare func(*crashfs.FS), from pooling, stop int, seeds uint64, report func(error)) (ended bool) {
 	fsys := crashfs.New()
 	prepare(fsys)
 	fsys.StopAt = stop
-	s := newStory(fsys, withPool)
+	s := newStory(fsys, from)
 	ended, err := s.run()
 	if err != nil {
 		report(fmt.Errorf("stop at step %d: %w", stop, err))
@@ -259,8 +273,8 @@ func crash(prepare func(*crashfs.FS), withPool bool, stop int, seeds uint64, rep
 }
 
 func TestCrash(t *testing.T) {
-	for _, withPool := range []bool{false, true} {
-		t.Run(fmt.Sprintf("pool=%v", withPool), func(t *testing.T) {
+	for name, from := range map[string]pooling{"no pool": noPool, "prepared segments": prepared, "recycled segments": recycled} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			failures := 0
 			report := func(err error) {
@@ -270,7 +284,7 @@ func TestCrash(t *testing.T) {
 				}
 			}
 			stop := 1
-			for ; !crash(func(*crashfs.FS) {}, withPool, stop, 8, report); stop += raceStride {
+			for ; !crash(func(*crashfs.FS) {}, from, stop, 8, report); stop += raceStride {
 			}
 			if stop < 100 {
 				t.Errorf("the story had only %d steps", stop)
@@ -286,15 +300,17 @@ func TestCrashFindsMissingSyncs(t *testing.T) {
 		"sync":    func(f *crashfs.FS) { f.SyncLies = true },
 		"syncdir": func(f *crashfs.FS) { f.SyncDirLies = true },
 	} {
-		t.Run(name, func(t *testing.T) {
-			violations := 0
-			for stop := 1; !crash(lie, false, stop, 3, func(error) { violations++ }); stop += 5 {
-			}
-			if violations == 0 {
-				t.Fatal("no violation was found")
-			}
-			t.Logf("%d violations", violations)
-		})
+		for _, from := range []pooling{noPool, recycled} {
+			t.Run(fmt.Sprintf("%s, pool %d", name, from), func(t *testing.T) {
+				violations := 0
+				for stop := 1; !crash(lie, from, stop, 3, func(error) { violations++ }); stop += 5 {
+				}
+				if violations == 0 {
+					t.Fatal("no violation was found")
+				}
+				t.Logf("%d violations", violations)
+			})
+		}
 	}
 }
 
@@ -302,7 +318,7 @@ func TestCrashFindsMissingSyncs(t *testing.T) {
 func TestCrashRemove(t *testing.T) {
 	for stop := 1; ; stop++ {
 		fsys := crashfs.New()
-		s := newStory(fsys, true)
+		s := newStory(fsys, prepared)
 		for _, op := range []func() error{s.open, func() error { return s.append(4, 3000, 1) }, func() error { return s.save(2) }} {
 			if err := op(); err != nil {
 				t.Fatal(err)

@@ -17,11 +17,11 @@ import (
 // must be there after reopening, even if the power goes: what was written before a failed sync is lost, whatever later
 // syncs say.
 func TestFaults(t *testing.T) {
-	for fault, withPool := range map[error]bool{syscall.EIO: true, syscall.ENOSPC: false} {
+	for fault, from := range map[error]pooling{syscall.EIO: recycled, syscall.ENOSPC: noPool} {
 		t.Run(fault.Error(), func(t *testing.T) {
 			t.Parallel()
 			for at := 1; ; at += raceStride {
-				if over, err := failOnce(fault, withPool, at); err != nil {
+				if over, err := failOnce(fault, from, at); err != nil {
 					t.Fatalf("fault at step %d: %v", at, err)
 				} else if over {
 					return
@@ -32,9 +32,9 @@ func TestFaults(t *testing.T) {
 }
 
 // failOnce runs the story with step number at failing.
-func failOnce(fault error, withPool bool, at int) (over bool, err error) {
+func failOnce(fault error, from pooling, at int) (over bool, err error) {
 	fsys := crashfs.New()
-	s := newStory(fsys, withPool)
+	s := newStory(fsys, from)
 	count, hit := 0, ""
 	fsys.Fault = func(op crashfs.Op, name string) error {
 		if count++; count == at {
@@ -116,7 +116,7 @@ func (s *story) checkPoisoned(count *int) error {
 // A page cache that lies after a failed sync is why recovery writes unproven frames again. This is that case by itself.
 func TestFailedSyncThenRestartThenPowerCut(t *testing.T) {
 	fsys := crashfs.New()
-	s := newStory(fsys, false)
+	s := newStory(fsys, noPool)
 	if err := s.open(); err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestFailedSyncThenRestartThenPowerCut(t *testing.T) {
 
 // TestReadErrors: a block that the disk cannot read is damage of the entries in it, and of nothing else.
 func TestReadErrors(t *testing.T) {
-	v := newVictim(t, true)
+	v := newVictim(t, true, false)
 	fsys := crashfs.New()
 	if err := fsys.MkdirAll(v.cfg.Dir); err != nil {
 		t.Fatal(err)
@@ -197,7 +197,7 @@ func TestIndexIsDerived(t *testing.T) {
 		}
 		return nil
 	}
-	s := newStory(fsys, false)
+	s := newStory(fsys, noPool)
 	s.rng = rand.New(rand.NewPCG(8, 8))
 	s.cfg.HotBytes = -1
 	if err := s.open(); err != nil {

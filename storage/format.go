@@ -38,8 +38,13 @@
 //	Reserved   u64      zero
 //
 // The CRC-32C of [Cluster, Reserved) is the segment's seed: every frame's CRC starts from it, so a frame of any other
-// segment (a recycled file, a misdirected write) is not a frame here. Everything after the last frame is zero: files
-// are zero-filled before use. The manifest repeats what the header says, so a damaged header costs nothing.
+// segment (a recycled file, a misdirected write) is not a frame here. The manifest repeats what the header says, so a
+// damaged header costs nothing.
+//
+// Everything after the last frame is zero, but in a recycled file (the manifest says which those are): there at least
+// the rest of the frame's 4 KiB block and the next block are zero, cleared by the write that brought the frame, and then
+// come bytes of whoever had the file before. So the beginning of a torn write shows in every file. What does not show in
+// a recycled one is the loss of nothing but the first block of its last write, which only a disk that lies can do.
 //
 // # Frame
 //

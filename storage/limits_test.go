@@ -124,35 +124,35 @@ func TestHotBytes(t *testing.T) {
 
 func TestPoolRecyclesAndPrepares(t *testing.T) {
 	fsys := crashfs.New()
-	pool, err := storage.NewIdlePool(fsys, "pool", 20<<10)
+	pool, err := storage.NewIdlePool(fsys, "pool", 320<<10)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := storage.Open(storage.Config{FS: fsys, Dir: "p/1", SegmentBytes: 4 << 10, Pool: pool})
+	l, err := storage.Open(storage.Config{FS: fsys, Dir: "p/1", SegmentBytes: 64 << 10, Pool: pool})
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(t, l, 3, 900) // more than half a segment, at once: a busy log
+	put(t, l, 48, 900) // more than half a segment, at once: a busy log
 	pool.Work()
 	if pool.Spares() != 1 {
 		t.Fatalf("%d spares", pool.Spares())
 	}
-	put(t, l, 2, 900)
+	put(t, l, 32, 900)
 	if pool.Spares() != 0 {
 		t.Errorf("the spare was not used")
 	}
-	put(t, l, 12, 900)
-	if err := l.SaveSnapshot(storage.Snapshot{Index: 17, Term: 1, Offset: 17}); err != nil {
+	put(t, l, 192, 900)
+	if err := l.SaveSnapshot(storage.Snapshot{Index: 272, Term: 1, Offset: 272}); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Trim(17); err != nil {
+	if err := l.Trim(272); err != nil {
 		t.Fatal(err)
 	}
 	recycled := pool.Used()
 	if recycled == 0 {
 		t.Fatal("nothing was recycled")
 	}
-	pool.Want(4 << 10)
+	pool.Want(64 << 10)
 	pool.Work()
 	if pool.Spares() == 0 || pool.Used() == recycled {
 		t.Errorf("%d spares were made, none from the %d recycled files", pool.Spares(), recycled)
@@ -169,10 +169,10 @@ func TestPoolRecyclesAndPrepares(t *testing.T) {
 		}
 		total += n
 	}
-	if total > 20<<10 {
+	if total > 320<<10 {
 		t.Errorf("the pool keeps %d bytes", total)
 	}
-	again, err := storage.NewIdlePool(fsys, "pool", 20<<10)
+	again, err := storage.NewIdlePool(fsys, "pool", 320<<10)
 	if err != nil || again.Used() == 0 || again.Spares() != 0 {
 		t.Errorf("a new pool finds %d used, %d spares, %v", again.Used(), again.Spares(), err)
 	}
@@ -334,4 +334,40 @@ func ExampleLog_Reader() {
 	// offset 0: two records
 	// offset 2: one more
 	// 3 <nil>
+}
+
+// A log that writes much at a time takes what the pool has as it is, and asks for nothing.
+func TestLargeWritesReuse(t *testing.T) {
+	fsys := crashfs.New()
+	pool, err := storage.NewIdlePool(fsys, "pool", 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := storage.Config{FS: fsys, Dir: "p/1", SegmentBytes: 64 << 10, Pool: pool}
+	l, err := storage.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, l, 16, 20<<10)
+	pool.Work()
+	if pool.Spares() != 0 {
+		t.Errorf("%d spares", pool.Spares())
+	}
+	if err := l.SaveSnapshot(storage.Snapshot{Index: 15, Term: 1, Offset: 15}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Trim(15); err != nil {
+		t.Fatal(err)
+	}
+	recycled := pool.Used()
+	put(t, l, 6, 20<<10)
+	if pool.Used() != recycled-2 {
+		t.Errorf("of %d recycled files %d are left, two segments on", recycled, pool.Used())
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = storage.Open(cfg); err != nil || l.Recovered().CutNonZero || l.Bounds().Last != 22 {
+		t.Errorf("opened again: %+v, %v", l.Bounds(), err)
+	}
 }

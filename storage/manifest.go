@@ -54,6 +54,7 @@ type segmentMeta struct {
 	base     Offset // offset of its first record
 	before   Term   // term of the entry before its first
 	sealed   bool   // no longer written; only the last segment may be unsealed
+	reused   bool   // the file is a recycled one: behind the zeros at its end stand old bytes
 	end      mark   // sealed: its exact end. Active: an end that was synced; what follows is found by recovery
 	maxTime  int64  // greatest Time of an entry with records; MinInt64 if there is none. Active: not used
 }
@@ -62,6 +63,7 @@ const (
 	flagClean   = 1 << 0
 	flagRemoved = 1 << 1
 	flagSealed  = 1 << 0
+	flagReused  = 1 << 1
 )
 
 // encodeManifest returns the bytes of the manifest file:
@@ -78,7 +80,7 @@ const (
 // All fields are u64 but Cluster (16 bytes) and Flags (u32; 1 clean, 2 removed). A segment is
 //
 //	ID, Salt, Capacity, First index, Base, End position, End index, End term, End offset, Max time (i64): u64 each,
-//	End CRC u32, Flags u32 (1 sealed), Term before First u64
+//	End CRC u32, Flags u32 (1 sealed, 2 reused), Term before First u64
 //
 // and a snapshot
 //
@@ -105,7 +107,7 @@ func encodeManifest(m *manifest) []byte {
 			b = le.AppendUint64(b, v)
 		}
 		b = le.AppendUint32(b, s.end.crc)
-		b = le.AppendUint32(b, flag(s.sealed, flagSealed))
+		b = le.AppendUint32(b, flag(s.sealed, flagSealed)|flag(s.reused, flagReused))
 		b = le.AppendUint64(b, uint64(s.before))
 	}
 	for i := range m.snapshots {
@@ -182,8 +184,8 @@ func (s *segmentMeta) decode(b []byte) error {
 		offset: Offset(le.Uint64(b[64:])), crc: le.Uint32(b[80:])}
 	s.maxTime, s.before = int64(le.Uint64(b[72:])), Term(le.Uint64(b[88:]))
 	flags := le.Uint32(b[84:])
-	s.sealed = flags&flagSealed != 0
-	if flags&^flagSealed != 0 {
+	s.sealed, s.reused = flags&flagSealed != 0, flags&flagReused != 0
+	if flags&^(flagSealed|flagReused) != 0 {
 		return errors.New("unknown flags")
 	}
 	if s.capacity < headerBytes || s.capacity > maxSegmentBytes || s.capacity%indexBlock != 0 || s.end.position < headerBytes ||

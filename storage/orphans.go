@@ -23,7 +23,7 @@ func (l *Log) checkOrphans(m *manifest, names []string) error {
 		if !strings.HasSuffix(n, ".seg") {
 			continue
 		}
-		holds, err := l.holdsFrame(n)
+		holds, err := l.holdsFrame(n, id)
 		if err != nil {
 			return err
 		}
@@ -35,8 +35,9 @@ func (l *Log) checkOrphans(m *manifest, names []string) error {
 	return nil
 }
 
-// holdsFrame reports whether the segment file n begins with a header of this log and a good frame.
-func (l *Log) holdsFrame(n string) (bool, error) {
+// holdsFrame reports whether the segment file n begins with a header of this log and this number, and a good frame. (A
+// recycled file may still have the header of another segment.)
+func (l *Log) holdsFrame(n string, number uint64) (bool, error) {
 	f, err := l.fs.Open(join(l.dir, n))
 	if err != nil {
 		return false, err
@@ -54,7 +55,7 @@ func (l *Log) holdsFrame(n string) (bool, error) {
 	if _, newer := errors.AsType[*VersionError](err); newer {
 		return false, err
 	}
-	if err != nil || id.cluster != l.cfg.Cluster || id.partition != l.cfg.Partition {
+	if err != nil || id.cluster != l.cfg.Cluster || id.partition != l.cfg.Partition || id.id != number {
 		return false, nil
 	}
 	scan := scanner{file: f, seed: id.seed(), chunk: scanChunk, end: size}

@@ -23,8 +23,8 @@ var zeros [zeroStep]byte
 //
 // Files are renamed in and out, never deleted on anybody's way: on a discard mount an unlink stalls every sync beside
 // it (p99.9 0.9 → 11.5 ms). One goroutine makes spares, from recycled files if there are any, and deletes what is too
-// much. A file is zeroed before it is a spare again, so that everything behind a log's end is zero whatever the file
-// held before, and a torn tail can be told from old bytes.
+// much. A log that writes much at a time takes recycled files as they are and clears what stands right behind its end
+// with each write.
 type Pool struct {
 	fs  FS
 	dir string
@@ -138,19 +138,44 @@ func (p *Pool) put(name string) error {
 	return nil
 }
 
-// take renames a spare of exactly size bytes to name. ok is false if there is none.
-func (p *Pool) take(size int64, name string) (ok bool, err error) {
+// taken is what take found.
+type taken int
+
+const (
+	nothing  taken = iota
+	aSpare         // full of zeros
+	usedFile       // as its log left it
+)
+
+// take renames a spare of exactly size bytes to name; if there is none, the largest recycled file that is not larger.
+func (p *Pool) take(size int64, name string) (taken, error) {
 	p.mu.Lock()
+	got, from := aSpare, &p.spares
 	i := slices.IndexFunc(p.spares, func(f poolFile) bool { return f.size == size })
 	if i < 0 {
-		p.mu.Unlock()
-		return false, nil
+		got, from = usedFile, &p.used
+		i = p.largestUsedLocked(size)
 	}
-	f := p.spares[i]
-	p.spares = slices.Delete(p.spares, i, i+1)
+	if i < 0 {
+		p.mu.Unlock()
+		return nothing, nil
+	}
+	f := (*from)[i]
+	*from = slices.Delete(*from, i, i+1)
 	p.bytes -= f.size
 	p.mu.Unlock()
-	return true, p.fs.Rename(f.name, name)
+	return got, p.fs.Rename(f.name, name)
+}
+
+// largestUsedLocked is the position of the largest recycled file that is not larger than size; -1 if there is none.
+func (p *Pool) largestUsedLocked(size int64) int {
+	best := -1
+	for i, u := range p.used {
+		if u.size <= size && (best < 0 || u.size > p.used[best].size) {
+			best = i
+		}
+	}
+	return best
 }
 
 // Space looks after the free space of the file system that a pool is on.
@@ -248,16 +273,9 @@ func (p *Pool) step() bool {
 // rawLocked takes the file to make a spare of size bytes from, counted as size: the largest recycled one that is not
 // larger, else a name for a new one. ok is false if the pool would get too large.
 func (p *Pool) rawLocked(size int64) (f poolFile, ok bool) {
-	best := -1
-	for i, u := range p.used {
-		if u.size <= size && (best < 0 || u.size > p.used[best].size) {
-			best = i
-		}
-	}
+	best := p.largestUsedLocked(size)
 	if best >= 0 {
 		f = p.used[best]
-	}
-	if best >= 0 {
 		p.used = slices.Delete(p.used, best, best+1)
 	}
 	for p.bytes-f.size+size > p.max && len(p.used) > 0 { // many small files, of removed logs: they make room

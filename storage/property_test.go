@@ -20,10 +20,10 @@ type machine struct {
 }
 
 func newMachine(t *rapid.T) *machine {
-	m := &machine{story: *newStory(crashfs.New(), rapid.Bool().Draw(t, "pool"))}
+	m := &machine{story: *newStory(crashfs.New(), rapid.SampledFrom([]pooling{noPool, prepared, recycled}).Draw(t, "pool"))}
 	m.rng = rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 	m.cfg.HotBytes = rapid.SampledFrom([]int64{-1, 500, 1 << 20}).Draw(t, "hot")
-	m.cfg.SegmentBytes = rapid.SampledFrom([]int64{4 << 10, 16 << 10}).Draw(t, "segment")
+	m.cfg.SegmentBytes = int64(m.size) * rapid.SampledFrom([]int64{4 << 10, 16 << 10}).Draw(t, "segment")
 	m.must(t, m.open())
 	m.reader = m.log.Reader(0)
 	return m

@@ -162,24 +162,24 @@ func (l *Log) recoverActive() error {
 		}
 		return fmt.Errorf("storage: open %s: %w", s.name(), err)
 	}
-	var err error
-	if s.size, err = s.file.Size(); err != nil {
+	size, err := s.file.Size()
+	if err != nil {
 		return fmt.Errorf("storage: size of %s: %w", s.name(), err)
 	}
 	if err := l.checkHeader(s); err != nil {
 		return err
 	}
-	found, err := scanActive(s)
+	found, err := scanActive(s, size)
 	if err != nil {
 		return fmt.Errorf("storage: scan %s: %w", s.name(), err)
 	}
-	l.report.ScannedBytes = s.size
+	l.report.ScannedBytes = size
 	l.tail, l.index = found.end, found.index
 	l.commit = min(max(l.commit, found.commit), l.tail.index)
 	for i := range found.gaps {
 		l.report.Damaged = append(l.report.Damaged, l.corrupt(s, &found.gaps[i]))
 	}
-	if err := l.settle(s, found); err != nil {
+	if err := l.settle(s, size, found); err != nil {
 		return fmt.Errorf("storage: recover %s: %w", s.name(), err)
 	}
 	l.report.Clean = l.manifest.clean && found.end == s.meta.end && l.report.CutBytes == 0
@@ -217,18 +217,21 @@ type found struct {
 	commit Index
 	proven int64 // everything before was synced
 	gaps   []gap // damage before proven
-	used   int64 // end of the last byte that is not zero
+	used   int64 // end of what has to be cleared: the last byte that is not zero, or the last frame
 }
 
-// scanActive reads the whole file of s: its frames, the gaps between them, and which of those are damage.
+// scanActive reads the whole file of s, size bytes: its frames, the gaps between them, and which of those are damage.
 //
 // The manifest's mark and the Synced fields of the frames prove that everything up to some position was synced. A gap
 // that begins before is damage, and stays a part of the log. The first one that begins at or after it is the torn tail:
 // the log ends there, whatever follows. (What follows can be good frames of the same torn write: their Synced is the
 // beginning of that write, so they prove nothing about it.)
-func scanActive(s *segment) (found, error) {
-	size := roundUp(max(s.size, s.meta.end.position), frameAlign)
-	scan := scanner{file: s.file, seed: s.seed, chunk: 4 * scanChunk, end: size, known: s.meta.end, at: s.beginning(), chained: true}
+//
+// In a file that was used before, what stands far behind the end may be of another segment. There only what is right
+// behind it is looked at, which every write clears, and good frames: those were torn.
+func scanActive(s *segment, size int64) (found, error) {
+	end := roundUp(max(size, s.meta.end.position), frameAlign)
+	scan := scanner{file: s.file, seed: s.seed, chunk: 4 * scanChunk, end: end, known: s.meta.end, at: s.beginning(), chained: true}
 	all := found{end: scan.at, index: newDense(s.meta.first), proven: s.meta.end.position}
 	type open struct {
 		gap
@@ -258,6 +261,7 @@ func scanActive(s *segment) (found, error) {
 		all.proven = max(all.proven, int64(f.synced))
 	}
 	all.end = scan.at
+	lastFrame := scan.at.position
 	for _, g := range gaps {
 		if g.from.position >= all.proven {
 			all.end, all.commit = g.from, g.commit
@@ -266,16 +270,19 @@ func scanActive(s *segment) (found, error) {
 		}
 		all.gaps = append(all.gaps, g.gap)
 	}
-	var err error
-	all.used, err = lastNonZero(&scan, all.end.position)
+	if s.meta.reused {
+		end = min(end, s.clear(all.end.position))
+	}
+	used, err := lastNonZero(&scan, all.end.position, end)
+	all.used = max(used, lastFrame)
 	return all, err
 }
 
-// lastNonZero returns the end of the last byte at or after pos that is not zero; pos if there is none.
-func lastNonZero(scan *scanner, pos int64) (int64, error) {
+// lastNonZero returns the end of the last byte in [pos, end) that is not zero; pos if there is none.
+func lastNonZero(scan *scanner, pos, end int64) (int64, error) {
 	last := pos
-	for pos < scan.end {
-		b, err := scan.bytes(pos, int64(scan.chunk))
+	for pos < end {
+		b, err := scan.bytes(pos, min(int64(scan.chunk), end-pos))
 		if err != nil {
 			return 0, err
 		}
@@ -293,16 +300,19 @@ func lastNonZero(scan *scanner, pos int64) (int64, error) {
 	return last, nil
 }
 
-// settle makes the file agree with what was found: zeros behind the end, everything before it synced.
-func (l *Log) settle(s *segment, f found) error {
-	if cut := f.used - f.end.position; cut > 0 || s.size%indexBlock != 0 {
+// settle makes the file, of size bytes, agree with what was found: zeros behind the end, everything before it synced.
+func (l *Log) settle(s *segment, size int64, f found) error {
+	s.ready = size
+	if s.meta.reused {
+		s.ready = min(size, s.clear(f.end.position))
+	}
+	if cut := f.used - f.end.position; cut > 0 || size%indexBlock != 0 {
 		l.report.CutBytes, l.report.CutNonZero = cut, true
 		l.report.CutIndex, l.report.CutOffset = f.end.index+1, f.end.offset
 		l.report.CutPath, l.report.CutPosition = s.name(), f.end.position
 	}
 	rewrite := f.end.position > f.proven
-	zeroTo := max(f.used, roundUp(s.size, indexBlock))
-	if !rewrite && f.used == f.end.position && zeroTo == s.size && s.size >= f.end.position {
+	if !rewrite && f.used == f.end.position && size%indexBlock == 0 && size >= f.end.position {
 		return nil // as a clean stop leaves it
 	}
 	if rewrite {
@@ -321,7 +331,7 @@ func (l *Log) settle(s *segment, f found) error {
 			return err
 		}
 	}
-	if err := l.zero(s, roundUp(max(s.size, f.end.position), indexBlock)); err != nil {
+	if err := l.zero(s, roundUp(max(s.ready, f.end.position), indexBlock)); err != nil {
 		return err
 	}
 	return l.cfg.Syncs.sync(s.file)

@@ -125,6 +125,70 @@ func TestRecoverTornTail(t *testing.T) {
 	}
 }
 
+// In a file that another log had before, zeros stand only right behind the end. A torn write must be told from the old
+// bytes there, and what is left of it must be gone afterwards.
+func TestRecoverTornTailInReusedFile(t *testing.T) {
+	const block = 4096
+	whole := bytes.Repeat([]byte{1}, 2*block-headerBytes-frameBytes) // a frame that ends with its block
+	for name, tear := range map[string]func(b []byte){
+		"nothing":                          func([]byte) {},
+		"the first frame is half written":  func(b []byte) { b[2*block+frameBytes+1] ^= 1 },
+		"the first frame did not arrive":   func(b []byte) { clear(b[2*block : 4*block]) },
+		"only the first block has arrived": func(b []byte) { copy(b[3*block:], bytes.Repeat([]byte{0xaa}, 5*block)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &fixture{t: t, root: t.TempDir()}
+			fsys, err := OSFS(f.root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer fsys.Close()
+			old := bytes.Repeat([]byte{0xaa}, 64<<10)
+			if err := errors.Join(os.Mkdir(filepath.Join(f.root, "pool"), 0o750), os.WriteFile(filepath.Join(f.root, "pool/00000000000000000007.free"), old, 0o640)); err != nil {
+				t.Fatal(err)
+			}
+			pool, err := newPool(fsys, "pool", 1<<20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.cfg = Config{FS: fsys, Dir: "p/1", Partition: 1, SegmentBytes: 64 << 10, HotBytes: -1, Pool: pool}
+			f.open()
+			entry := func(i Index) Entry { return Entry{Index: i, Term: 1, Records: 1, Payload: whole} }
+			last := Entry{Index: 2, Term: 1, Records: 1, Payload: bytes.Repeat([]byte{2}, 2*block-frameBytes)}
+			if err := errors.Join(f.log.Append([]Entry{entry(1)}, 0), f.log.Append([]Entry{last, entry(3)}, 0)); err != nil {
+				t.Fatal(err)
+			}
+			f.kill()
+			f.edit(func(b []byte) []byte {
+				if !bytes.Contains(b, old[:block]) {
+					t.Error("no old bytes are left: nothing is tested")
+				}
+				tear(b)
+				return b
+			})
+			torn := name != "nothing"
+			f.open()
+			if r, b := f.log.Recovered(), f.log.Bounds(); r.CutNonZero != torn || torn && b.Last != 1 || !torn && b.Last != 3 || len(r.Damaged) > 0 {
+				t.Errorf("report is %+v, bounds %+v", r, b)
+			}
+			f.kill()
+			f.open() // once cut, it is gone
+			if r := f.log.Recovered(); r.CutNonZero {
+				t.Errorf("the second time, report is %+v", r)
+			}
+			n := f.log.Bounds().Last + 1
+			if err := f.log.Append([]Entry{entry(n), entry(n + 1)}, 0); err != nil {
+				t.Fatal(err)
+			}
+			f.kill()
+			f.open()
+			if r, b := f.log.Recovered(), f.log.Bounds(); r.CutNonZero || b.Last != n+1 {
+				t.Errorf("after going on, report is %+v, bounds %+v", r, b)
+			}
+		})
+	}
+}
+
 func TestRecoverDamage(t *testing.T) {
 	f := newFixture(t, 9)
 	f.kill()

@@ -20,8 +20,9 @@ type segment struct {
 	meta    segmentMeta
 	recycle func(name string) // gives the file away
 
-	size       int64     // bytes that are in the file, zeros included; the writer's own
+	ready      int64     // where what is ours ends in the file, the zeros behind the frames included; the writer's own
 	began      time.Time // when the writer began to fill it; the writer's own
+	writes     int64     // since began; the writer's own
 	spareAsked bool      // the pool was asked for the next one; the writer's own
 
 	building sync.Mutex // one goroutine rebuilds the index; taken before mu
@@ -130,6 +131,22 @@ func (s *segment) scanner(end mark) scanner {
 		file: s.file, seed: s.seed, chunk: scanChunk, end: end.position, known: end, lenient: true,
 		at: s.beginning(), chained: true,
 	}
+}
+
+// leastGrowth is how many zeros at least are written ahead of small writes.
+func (s *segment) leastGrowth() int64 { return min(minGrowth, s.meta.capacity/16) }
+
+// large reports whether a write of that many bytes is better off without zeros ahead of it.
+func (s *segment) large(bytes int64) bool { return bytes >= s.leastGrowth() }
+
+// clear is how far zeros reach at least behind frames that end at end. In a file that was not used before they reach to
+// the end of the file, wherever that is.
+func (s *segment) clear(end int64) int64 {
+	end = roundUp(end, indexBlock)
+	if s.meta.reused {
+		end = min(end+indexBlock, max(end, s.meta.capacity))
+	}
+	return end
 }
 
 // beginning is the state before the segment's first frame.
