@@ -23,6 +23,7 @@ func (n *Node) keep() {
 	}
 	clock.note = n.data.writeClock
 	clock.start(noted, n.config().DeleteGrace)
+	var idle idleMemory
 	for first := true; ; first = false {
 		n.startMissing()
 		now, settle := clock.look(), n.config().ClockSettle
@@ -31,6 +32,7 @@ func (n *Node) keep() {
 			clock.settled()
 			n.purgeDeleted(now)
 		}
+		idle.look()
 		select {
 		case <-tick.C:
 			if first { // by now purges that a crash had interrupted are done

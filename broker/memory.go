@@ -5,6 +5,7 @@ import (
 	"os"
 	"path"
 	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
 	"strings"
 )
@@ -109,3 +110,29 @@ func (c *Config) smallPart() int64 {
 
 // backlog is how many bytes that are unsent, or being read, for one client stop more from being read for it.
 func (c *Config) backlog() int64 { return min(sessionBacklog, c.OutboundMemory/4) }
+
+// idleMemory gives the system back, once a node has nothing to do any more, what the collector would keep for the next
+// burst: several times what is in use.
+type idleMemory struct {
+	allocated uint64 // bytes since the process began, at the last look
+	quiet     int    // looks since then that found next to nothing
+}
+
+const (
+	// quietBytes is the most a node allocates between two looks that has nothing to do: somebody asks for its metrics.
+	quietBytes = 16 << 20
+	quietLooks = 3
+)
+
+// look is called every now and then.
+func (m *idleMemory) look() {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	before := m.allocated
+	m.allocated = sample[0].Value.Uint64()
+	if m.allocated-before > quietBytes {
+		m.quiet = 0
+	} else if m.quiet++; m.quiet == quietLooks {
+		debug.FreeOSMemory()
+	}
+}

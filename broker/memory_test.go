@@ -4,6 +4,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/metrics"
 	"testing"
 )
 
@@ -74,5 +76,32 @@ func TestMostUnsent(t *testing.T) {
 		if share := c.mostUnsent(2*budget + 1); share > largeUnsent || share > 4<<10 && share*int64(c.MaxConnections) > budget/2 {
 			t.Errorf("%d bytes: far over the budget %d for each of %d connections, budget %d", limit, share, c.MaxConnections, budget)
 		}
+	}
+}
+
+// A node that has become idle gives back what it used, once.
+func TestIdleMemoryIsGivenBack(t *testing.T) {
+	released := func() uint64 {
+		sample := []metrics.Sample{{Name: "/memory/classes/heap/released:bytes"}}
+		metrics.Read(sample)
+		return sample[0].Value.Uint64()
+	}
+	var m idleMemory
+	m.look()
+	b := make([]byte, 256<<20)
+	for i := 0; i < len(b); i += 4096 {
+		b[i] = 1
+	}
+	m.look()
+	if m.quiet != 0 {
+		t.Fatalf("%d looks found nothing to do", m.quiet)
+	}
+	runtime.KeepAlive(b)
+	before := released()
+	for range quietLooks {
+		m.look()
+	}
+	if now := released(); now < before+(128<<20) {
+		t.Errorf("%d MiB are given back, %d before", now>>20, before>>20)
 	}
 }

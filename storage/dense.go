@@ -17,10 +17,14 @@ type item struct {
 	damaged  bool // the entry is in a quarantined range; base is the range's first offset, the rest is unknown
 }
 
-const denseChunk = 1024
+const (
+	denseChunk = 1024
+	// firstChunk is what the first has room for in the beginning: most logs of a node with many have few entries.
+	firstChunk = 8
+)
 
-// dense is the index of the active segment, an item for every entry. It grows by chunks, so adding never copies what is
-// there. Guarded by Log.mu.
+// dense is the index of the active segment, an item for every entry. It grows by chunks, so adding copies nothing of what
+// is there once the first is full. Guarded by Log.mu.
 type dense struct {
 	first   Index
 	n       int
@@ -34,7 +38,11 @@ func (d *dense) at(i int) *item { return &d.chunks[i/denseChunk][i%denseChunk] }
 
 func (d *dense) add(it item) {
 	if d.n%denseChunk == 0 {
-		d.chunks = append(d.chunks, make([]item, 0, denseChunk))
+		room := denseChunk
+		if d.n == 0 {
+			room = firstChunk
+		}
+		d.chunks = append(d.chunks, make([]item, 0, room))
 	}
 	last := &d.chunks[len(d.chunks)-1]
 	*last = append(*last, it)
