@@ -228,7 +228,8 @@ func (s *sender) run(ctx context.Context) (err error) {
 	return send(ctx)
 }
 
-// next says when record i begins to count, whether it is measured, and whether the run is over before it.
+// next says when record i begins to count, whether it is measured, and whether the run is over before it. It is over when
+// Duration has passed since the first measured one: a broker that is slow may take all of the warm-up for what is in flight.
 func (s *sender) next(ctx context.Context, i, measured uint64) (began int64, measure, over bool) {
 	if s.pacer.interval > 0 {
 		began = s.pacer.due(i)
@@ -237,7 +238,7 @@ func (s *sender) next(ctx context.Context, i, measured uint64) (began int64, mea
 		began = s.clock.now()
 	}
 	measure = began >= int64(s.cfg.Warmup)
-	over = s.quota > 0 && measured == s.quota || s.cfg.Duration > 0 && began >= int64(s.cfg.Warmup+s.cfg.Duration)
+	over = s.quota > 0 && measured == s.quota || s.cfg.Duration > 0 && measured > 0 && began >= s.first+int64(s.cfg.Duration)
 	return began, measure, over || ctx.Err() != nil
 }
 
