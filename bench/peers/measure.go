@@ -148,11 +148,22 @@ func (in *instrument) once(ctx context.Context, at cell, when string) error {
 	})
 }
 
+// settling is how long a server has nothing to do before it counts as idle.
+const settling = 45 * time.Second
+
 // measured does the load for as long as loads are measured.
 func (in *instrument) measured(ctx context.Context, s *server, spec Spec) (*Run, error) {
 	if spec.Cold {
 		if err := dropCaches(); err != nil {
 			return nil, err
+		}
+	}
+	if spec.Kind == idle && !in.quick {
+		in.tell("what making the streams has cost settles")
+		select {
+		case <-time.After(settling):
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
 	}
 	if spec.Kind != publish || spec.Records == 0 {
