@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -488,4 +489,16 @@ func TestMissingPartitionIsRefused(t *testing.T) {
 	if got := p.receive(p.subscribe(wire.Subscribe{Filter: "a"}), 3); len(got) != 3 {
 		t.Errorf("%+v", got)
 	}
+}
+
+// A change of a stream is no new partition to one that reads it, and that reads as many as it may.
+func TestFollowWhatIsRead(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.MaxCursors = 1 })
+	p := connect(t, n)
+	p.streamOf("orders")
+	p.subscribe(wire.Subscribe{Filter: "orders"})
+	parts := slices.Collect(maps.Values(n.partitions.all()))
+	n.everyLoop(func(l *loop) { l.follow(parts) })
+	p.send(wire.Ping{Data: 1}.AppendTo(nil, wire.OpPing, 0))
+	p.recv(wire.OpPong) // and nothing before it
 }

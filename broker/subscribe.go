@@ -240,12 +240,14 @@ func (s *session) follow(started []*partition) {
 			continue
 		}
 		for _, p := range started {
-			if st := p.stream(); overlaps(st, sub.pattern) {
+			st := p.stream()
+			key := partKey{st.ID, p.number}
+			if _, ok := sub.cursors[key]; !ok && overlaps(st, sub.pattern) {
 				if err := s.roomForCursors(sub.pattern, 1); err != nil {
 					s.refuse(sub.corr, err) // it goes on with what it has
 					break
 				}
-				sub.attach(partKey{st.ID, p.number}, p, st, wire.Start{From: wire.FromFirst})
+				sub.attach(key, p, st, wire.Start{From: wire.FromFirst})
 			}
 		}
 	}

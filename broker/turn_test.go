@@ -23,7 +23,7 @@ func asks(count int) (b []byte) {
 
 // Who asks much at once has to wait; others on the same loop do not wait for it.
 func TestManyAsks(t *testing.T) {
-	const count = 50_000
+	const count = 20_000
 	n := startNode(t, t.TempDir(), func(c *Config) { c.MaxRequests = count })
 	var others []*peer
 	for range 4 * len(n.loops) { // some on every loop

@@ -91,7 +91,7 @@ func parse(name string, b []byte) (_ map[string]value, problems Problems) {
 	if err != nil {
 		where, what := name, err.Error()
 		if e, ok := errors.AsType[yaml.Error](err); ok {
-			what = e.GetMessage()
+			what = fmt.Sprintf("%.200s", e.GetMessage()) // which may hold the whole line
 			if t := e.GetToken(); t != nil && t.Position != nil {
 				where = fmt.Sprintf("%s:%d:%d", name, t.Position.Line, t.Position.Column)
 				if lines := bytes.Split(b, []byte("\n")); t.Position.Line >= 1 && t.Position.Line <= len(lines) {
