@@ -129,8 +129,10 @@ func (c *cursor) feed() {
 		case c.pending:
 			c.pending = false
 			s.write(c.frame)
+			size := len(c.frame)
+			c.releaseFrame()
 			c.hold(0)
-			c.deliver(len(c.frame), nil)
+			c.deliver(size, nil)
 			continue
 		case s.node.outbound.Load() > s.node.config().OutboundMemory, int64(s.backlog()) > readAhead, int64(s.backlog())+s.reading > s.node.config().backlog():
 			c.rest(cursorParked)
@@ -216,7 +218,7 @@ const (
 )
 
 // backlog is the bytes of answers that the client has not taken.
-func (s *session) backlog() int { return len(s.out) + s.conn.OutboundBuffered() }
+func (s *session) backlog() int { return len(s.out) + s.unsent() }
 
 func (c *cursor) watch() *watch { return c.part.watches[c.session.loop.index] }
 

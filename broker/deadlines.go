@@ -109,7 +109,7 @@ func (s *session) frameLate(now time.Time, silent, limit time.Duration) bool {
 // stuck reports whether the client has left what waits for it.
 func (s *session) stuck(now time.Time, limit time.Duration) bool {
 	p := &s.progress
-	unsent := int64(s.conn.OutboundBuffered())
+	unsent := int64(s.unsent())
 	if taken := p.written - unsent; unsent == 0 || taken-p.taken >= leastTaken || p.takenAt.IsZero() {
 		p.taken, p.takenAt = taken, now
 	}
@@ -134,7 +134,7 @@ func (s *session) late(why closeReason, format string, args ...any) {
 // drop ends the connection without a word: nobody reads.
 func (s *session) drop(why closeReason, say string) {
 	s.blame(why)
-	s.log.Warn(say, zap.Stringer("reason", why), zap.Int("unsent", s.conn.OutboundBuffered()))
+	s.log.Warn(say, zap.Stringer("reason", why), zap.Int("unsent", s.unsent()))
 	s.hangUp()
 }
 

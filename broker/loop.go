@@ -11,7 +11,8 @@ import (
 	"github.com/tidewire/tidewire/broker/telemetry"
 )
 
-// loop is what one event loop owns. Only that loop touches its fields, but for the mailbox.
+// loop is what one event loop owns. Who holds own touches its fields and those of its sessions, and that is the loop itself
+// but for a moment now and then: see deliverLocked. Only the loop itself calls gnet, in which each of its connections lives.
 type loop struct {
 	node     *Node
 	index    int
@@ -36,10 +37,14 @@ type loop struct {
 	heart    heart
 	shared   bool // inside what other loops share: a panic there ends the process
 
-	mu      sync.Mutex // guards mail and waking; never held while anything blocks
-	mail    mailbox
-	waking  bool    // an Execute is on its way
-	emptied mailbox // the slices of the last round, for the next
+	own     sync.Mutex // taken before mu, or not waited for
+	serving bool       // the loop's goroutine holds own; only that looks here
+	lent    bool       // another goroutine holds own
+
+	mu     sync.Mutex // guards mail, spare and waking; never held while anything blocks
+	mail   mailbox
+	waking bool    // an Execute is on its way
+	spare  mailbox // the slices of the last round, for the next
 
 	ending sync.RWMutex // held shared while gnet's loop is woken; guards ended
 	ended  bool         // gnet's loop is about to end, and is not woken any more
@@ -60,7 +65,7 @@ type mailbox struct {
 func (l *loop) postAdvanced(w *watch) {
 	l.mu.Lock()
 	l.mail.advanced = append(l.mail.advanced, w)
-	l.wakeLocked()
+	l.deliverLocked()
 }
 
 func (l *loop) postRead(c *cursor) {
@@ -178,24 +183,35 @@ func (l *loop) end() {
 	l.ending.Unlock()
 }
 
+// serve does what gnet has the loop do. gnet calls OnClose out of other calls too.
+func (l *loop) serve(do func()) {
+	if l.serving {
+		do()
+		return
+	}
+	l.own.Lock()
+	l.serving = true
+	defer func() {
+		l.serving = false
+		l.own.Unlock()
+	}()
+	do()
+	l.resumeLater()
+}
+
 // Run empties the mailbox, on the loop. It implements gnet.Runnable.
 func (l *loop) Run(context.Context) error {
+	l.serve(l.empty)
+	return nil
+}
+
+func (l *loop) empty() {
 	l.mu.Lock()
-	mail := l.mail
-	l.mail, l.emptied = l.emptied, mailbox{}
+	mail := l.takeMailLocked()
 	l.waking = false
 	l.mu.Unlock()
-
 	l.began = time.Now()
-	for i, p := range mail.done {
-		p.producer.contained(p)
-		mail.done[i] = nil
-	}
-	for i, w := range mail.advanced {
-		w.posted.Store(false) // before the cursors look at the watermark, so that no later move is missed
-		w.feed()
-		mail.advanced[i] = nil
-	}
+	l.news(&mail)
 	for i, c := range mail.reads {
 		c.contained((*cursor).readDone)
 		mail.reads[i] = nil
@@ -205,12 +221,33 @@ func (l *loop) Run(context.Context) error {
 		mail.calls[i] = nil
 	}
 	l.flush()
+	l.emptied(&mail)
+}
 
+func (l *loop) takeMailLocked() mailbox {
+	mail := l.mail
+	l.mail, l.spare = l.spare, mailbox{}
+	return mail
+}
+
+// emptied takes back what takeMailLocked gave.
+func (l *loop) emptied(m *mailbox) {
 	l.mu.Lock()
-	l.emptied = mailbox{mail.done[:0], mail.advanced[:0], mail.reads[:0], mail.calls[:0]}
+	l.spare = mailbox{m.done[:0], m.advanced[:0], m.reads[:0], m.calls[:0]}
 	l.mu.Unlock()
-	l.resumeLater()
-	return nil
+}
+
+// news tells sessions what was committed.
+func (l *loop) news(m *mailbox) {
+	for i, p := range m.done {
+		p.producer.contained(p)
+		m.done[i] = nil
+	}
+	for i, w := range m.advanced {
+		w.posted.Store(false) // before the cursors look at the watermark, so that no later move is missed
+		w.feed()
+		m.advanced[i] = nil
+	}
 }
 
 // enqueued has the partition's batches go to Raft when this round ends, all in one entry.

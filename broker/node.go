@@ -356,7 +356,7 @@ const quiet = 250 * time.Millisecond
 func (l *loop) busy() (count int) {
 	now := time.Now()
 	for s := range l.sessions {
-		if s.inFlight > 0 || s.gaveWay || len(s.out) > 0 || s.conn.OutboundBuffered() > 0 || !s.tardy && now.Sub(s.heard) < quiet {
+		if s.inFlight > 0 || s.gaveWay || len(s.out) > 0 || s.unsent() > 0 || !s.tardy && now.Sub(s.heard) < quiet {
 			count++
 		}
 	}

@@ -302,7 +302,7 @@ func (n *Node) committed(done []*raft.Pending) {
 			}
 			l.mail.done = append(l.mail.done, pub)
 		}
-		l.wakeLocked()
+		l.deliverLocked()
 		i = j
 	}
 }

@@ -21,22 +21,22 @@ func (s *server) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
 		e.opened = true
 	}
 	l := s.node.loopOf(c.EventLoop())
-	l.count.Accepted.Add(1)
-	sess := newSession(l, c)
-	c.SetContext(sess)
+	l.serve(func() {
+		l.count.Accepted.Add(1)
+		c.SetContext(newSession(l, c))
+	})
 	return nil, gnet.None
 }
 
 // OnTraffic implements gnet.EventHandler.
 func (s *server) OnTraffic(c gnet.Conn) gnet.Action {
 	sess := c.Context().(*session)
-	sess.loop.began = time.Now()
-	func() {
-		defer sess.contain()
-		sess.traffic()
-	}()
-	sess.loop.flush()
-	sess.loop.resumeLater()
+	l := sess.loop
+	l.serve(func() {
+		l.began = time.Now()
+		sess.contained((*session).traffic)
+		l.flush()
+	})
 	return gnet.None
 }
 
@@ -44,10 +44,10 @@ func (s *server) OnTraffic(c gnet.Conn) gnet.Action {
 func (s *server) OnClose(c gnet.Conn, err error) gnet.Action {
 	s.node.connections.Add(-1)
 	if sess, ok := c.Context().(*session); ok {
-		sess.loop.began = time.Now()
-		defer sess.contain()
-		sess.closed(err)
-		sess.loop.resumeLater()
+		sess.loop.serve(func() {
+			sess.loop.began = time.Now()
+			sess.contained(func(s *session) { s.closed(err) })
+		})
 	}
 	return gnet.None
 }

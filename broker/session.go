@@ -59,6 +59,7 @@ type session struct {
 	paced        bool      // and nothing is served before
 	rests        time.Time // what comes before that waits for a turn: the last request took long
 	out          []byte
+	held         int  // bytes that gnet had not written yet when that was last looked at
 	touched      bool // stands in loop.touched
 	closing      bool // nothing more is served; close once out is written
 	final        int  // bytes of out up to the end of an error that ends the connection; 0: there is none
@@ -405,16 +406,21 @@ func (s *session) touch() {
 	}
 }
 
-// flush writes the output with one write. gnet keeps what the client does not take.
-func (s *session) flush() {
-	if s.state == stateClosed {
-		return
-	}
+// flushAcks writes the ranges of acks that producers have gathered.
+func (s *session) flushAcks() {
 	for i, p := range s.gathered {
 		p.flushAck()
 		s.gathered[i] = nil
 	}
 	s.gathered = s.gathered[:0]
+}
+
+// flush writes the output with one write. gnet keeps what the client does not take.
+func (s *session) flush() {
+	if s.state == stateClosed {
+		return
+	}
+	s.flushAcks()
 	s.touched = false // flushAck touches
 	if s.final > 0 {  // an answer that came between is not heard any more
 		s.out, s.final = s.out[:s.final], 0
@@ -433,7 +439,7 @@ func (s *session) flush() {
 			return
 		}
 		s.account()
-		if int64(s.conn.OutboundBuffered()) > s.node.config().mostUnsent(s.node.outbound.Load()) {
+		if int64(s.unsent()) > s.node.config().mostUnsent(s.node.outbound.Load()) {
 			s.drop(closedUnsent, "client does not read its answers, closed")
 			return
 		}
@@ -447,11 +453,20 @@ func (s *session) flush() {
 	}
 }
 
+// unsent is how many bytes gnet keeps that the client has not taken. Only the loop may ask gnet; another goroutine has to take
+// what it found last.
+func (s *session) unsent() int {
+	if !s.loop.lent {
+		s.held = s.conn.OutboundBuffered()
+	}
+	return s.held
+}
+
 // lastWords ends our direction once everything is sent, and leaves closing to the client, or to
 // the sweep: a close while its bytes are still arriving would reset the connection, and with it
 // the error it has not read yet.
 func (s *session) lastWords() {
-	if s.conn.OutboundBuffered() > 0 {
+	if s.unsent() > 0 {
 		time.AfterFunc(parkRetry, func() { s.loop.post(s.touch) }) // gnet does not tell when all is sent
 		return
 	}
