@@ -89,7 +89,7 @@ func (s *session) narrow(parts []*partition, st *cluster.Stream) {
 		for _, p := range parts {
 			key := partKey{st.ID, p.number}
 			c := sub.cursors[key]
-			if c == nil || c.filter != nil {
+			if c == nil || c.filter != "" {
 				continue
 			}
 			// A read under way may look at the cursor: another one goes on where it stands.
@@ -97,9 +97,7 @@ func (s *session) narrow(parts []*partition, st *cluster.Stream) {
 			if !c.located { // a reader is still looking for the time it is to begin at
 				start = c.start
 			}
-			delete(sub.cursors, key)
-			s.cursors--
-			c.end()
+			sub.detach(key, c)
 			sub.attach(key, p, st, start)
 		}
 	}

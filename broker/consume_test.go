@@ -502,3 +502,38 @@ func TestFollowWhatIsRead(t *testing.T) {
 	p.send(wire.Ping{Data: 1}.AppendTo(nil, wire.OpPing, 0))
 	p.recv(wire.OpPong) // and nothing before it
 }
+
+// Those that wait for credit and end meanwhile are forgotten: a subscription lives longer than streams do.
+func TestStarvedOfDeletedStreams(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p, q := connect(t, n), connect(t, n)
+	sub := q.next()
+	q.send((&wire.Subscribe{Filter: ">", Credit: 1}).AppendTo(nil, sub))
+	q.recv(wire.OpOK)
+	for i := range 5 {
+		name := fmt.Sprintf("s%d", i)
+		p.fill(p.create(wire.CreateStream{Name: name, Subjects: []string{name + ".>"}, Partitions: 1, Replicas: 1}), 0, values(name+".a", 1, "%d"))
+		if i == 0 {
+			q.recv(wire.OpRecords) // and the credit is gone
+		}
+		until(t, "it waits for credit", func() (waits bool) {
+			onSession(n, func(s *session) {
+				if sub, ok := s.conversations[sub].(*subscription); ok {
+					waits = len(sub.turn) == 1
+				}
+			})
+			return waits
+		})
+		p.send((&wire.DeleteStream{Name: name}).AppendTo(nil, p.next()))
+		p.recv(wire.OpOK)
+		q.recv(wire.OpError)
+	}
+	onSession(n, func(s *session) {
+		if sub, ok := s.conversations[sub].(*subscription); ok && len(sub.turn) != 0 {
+			t.Errorf("%d cursors of streams that are gone wait for credit", len(sub.turn))
+		}
+	})
+	p.fill(p.create(wire.CreateStream{Name: "last", Partitions: 1, Replicas: 1}), 0, values("last", 1, "%d"))
+	q.send(wire.Credit{Bytes: 1 << 20}.AppendTo(nil, sub))
+	q.recv(wire.OpRecords)
+}

@@ -26,11 +26,13 @@ const (
 
 // sink is whom a cursor reads for: a subscription or a fetch. Its methods run on the loop.
 type sink interface {
-	// open says whether a frame may be sent now; if not, the sink feeds the cursor later.
+	// open says whether a frame may be sent now; if not, the cursor is starved.
 	open() bool
 	// room says how many bytes may be read now for frames to come: what open grants, less what is
 	// reserved for reads under way.
 	room() int
+	// starved has the sink feed the cursor later.
+	starved(c *cursor)
 	// reserve counts bytes a read was asked for; release takes that back when it has ended, and
 	// woken lets others have what is left.
 	reserve(bytes int)
@@ -52,7 +54,7 @@ type cursor struct {
 	part    *partition
 	sink    sink
 	corr    uint32
-	filter  *filter // nil: everything
+	filter  string // of subjects that are seen; empty: everything
 	state   cursorState
 	start   wire.Start
 	located bool   // next is known: start has been resolved
@@ -200,8 +202,13 @@ func (c *cursor) rest(in cursorState) {
 		c.submit()
 		return
 	}
+	if c.reader != nil {
+		c.reader.Leave() // from memory: the loop may
+	}
 	c.state = in
 	switch in {
+	case cursorStarved:
+		c.sink.starved(c)
 	case cursorWaiting:
 		c.watch().add(c)
 	case cursorParked:
@@ -409,7 +416,7 @@ func entriesEnd(entries []storage.Entry, next uint64) uint64 {
 // cutNeeded reports whether some batch of entries must be opened to know what the reader may
 // see of it: that is work for a reader goroutine.
 func (c *cursor) cutNeeded(entries []storage.Entry) bool {
-	if c.filter == nil {
+	if c.filter == "" {
 		return false
 	}
 	for _, e := range entries {
@@ -448,7 +455,7 @@ func (c *cursor) assemble(dst []byte, entries []storage.Entry, high uint64) (out
 	empty := len(dst)
 	for _, e := range entries {
 		run := wire.Run{Base: uint64(e.Base), Epoch: uint64(e.Term), Time: uint64(e.Time)}
-		if batches := raft.Batches(e); c.filter == nil && run.Base >= c.next {
+		if batches := raft.Batches(e); c.filter == "" && run.Base >= c.next {
 			run.Batches = batches
 			dst = run.AppendTo(dst)
 			c.batches += uint64(raft.BatchCount(e))
@@ -488,8 +495,8 @@ func (p *picker) pick(batches []byte) (dst []byte, end uint64, err error) {
 			return p.dst, offset, err
 		}
 		next := offset + uint64(b.Span)
-		want := next > c.next && (c.filter == nil || b.Mixed() || c.filter.match(b.Subject))
-		if want && !(c.filter != nil && b.Mixed()) {
+		want := next > c.next && (c.filter == "" || b.Mixed() || wire.Match(c.filter, b.Subject))
+		if want && !(c.filter != "" && b.Mixed()) {
 			if p.whole == 0 {
 				p.run.Base = offset
 			}
@@ -540,8 +547,8 @@ func (p *picker) cut(offset uint64, b *wire.Batch) error {
 	if b.Compressed() {
 		o.raw = raw[:0]
 	}
-	f := p.cursor.filter
-	cut, err := wire.AppendFiltered(o.cut[:0], b, raw, func(r *wire.Record) bool { return f.match(r.Subject) })
+	filter := p.cursor.filter
+	cut, err := wire.AppendFiltered(o.cut[:0], b, raw, func(r *wire.Record) bool { return wire.Match(filter, r.Subject) })
 	o.cut = cut[:0]
 	if err != nil || len(cut) == 0 {
 		return err
@@ -555,27 +562,4 @@ func (p *picker) cut(offset uint64, b *wire.Batch) error {
 		p.dst = p.run.AppendTo(p.dst)
 	}
 	return nil
-}
-
-// filter decides which subjects a reader sees. It is used by one goroutine at a time: the loop,
-// or the reader goroutine that has the cursor.
-type filter struct {
-	pattern string
-	seen    map[string]bool
-}
-
-// filterMemory is how many subjects a filter remembers before it begins anew.
-const filterMemory = 4096
-
-func (f *filter) match(subject []byte) bool {
-	if ok, known := f.seen[string(subject)]; known {
-		return ok
-	}
-	if len(f.seen) >= filterMemory || f.seen == nil {
-		f.seen = make(map[string]bool)
-	}
-	name := string(subject)
-	ok := wire.Match(f.pattern, name)
-	f.seen[name] = ok
-	return ok
 }

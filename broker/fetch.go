@@ -80,9 +80,10 @@ func (f *fetch) open() bool { return true }
 // room implements sink.
 func (f *fetch) room() int { return f.maxBytes }
 
-func (f *fetch) reserve(int) {}
-func (f *fetch) release(int) {}
-func (f *fetch) woken()      {}
+func (f *fetch) starved(*cursor) {} // never: it is always open
+func (f *fetch) reserve(int)     {}
+func (f *fetch) release(int)     {}
+func (f *fetch) woken()          {}
 
 // ready implements sink.
 func (f *fetch) ready(*cursor, int) bool {

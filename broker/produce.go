@@ -155,6 +155,7 @@ func (s *session) publish(f wire.Frame) error {
 		return err
 	}
 	if err := p.admit(&b); err != nil {
+		s.costly, s.asking = true, true // a refusal is no way to have the loop for oneself
 		s.loop.count.RefusedBatch(s.node.codeOf(err), int64(len(b.Bytes)))
 		p.flushAck() // answers keep the order of sequences
 		p.refuse(b.Sequence, err)

@@ -64,6 +64,7 @@ type session struct {
 	closing      bool // nothing more is served; close once out is written
 	final        int  // bytes of out up to the end of an error that ends the connection; 0: there is none
 	said         bool // the last words are written: what comes later would stand behind them
+	lingers      bool // lastWords will be looked at again
 	shut         bool // our direction has ended
 	inFlight     int64
 	credit       int64 // granted by this client and not yet used, over all subscriptions
@@ -106,12 +107,12 @@ func (s *session) traffic() {
 	}
 	s.heard = s.loop.began
 	s.costly = false // of this turn no frame has been served: the first one is, however long it took to get here
-	if s.heard.Before(s.rests) && s.mayWait() && !s.gaveWay {
+	if s.heard.Before(s.rests) && s.mayRest() && !s.gaveWay {
 		s.gaveWay, s.paced = true, true
 		s.loop.pace(s.resume, s.rests.Sub(s.heard))
 	}
 	moved := false
-	for !(s.paced && s.mayWait()) && s.state != stateClosed && !s.closing {
+	for !(s.paced && s.mayRest()) && s.state != stateClosed && !s.closing {
 		has := s.conn.InboundBuffered()
 		if has < s.need {
 			break // spares gnet putting a large frame together at each of its pieces; resume may find nothing
@@ -171,11 +172,11 @@ func (s *session) serve(buf []byte) (used int, over bool) {
 				if s.asking { // one request after the other must not get more of the loop than many at once
 					s.rests = time.Now().Add(restAfter(time.Since(s.loop.began)))
 				}
-			case s.mayWait():
+			case s.mayWait(), s.asking && s.mayRest():
 				return used, true
 			case s.asking && s.crowds():
 				s.fatal(&wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: time.Second, Value: uint64(s.node.config().InboundMemory / 2),
-					Message: "too many requests wait in this node, many of them yours: connect again and wait for answers before asking more"})
+					Message: "too much waits in this node, and a large part is your requests, refused batches or batches that expand much: connect again and wait for answers before sending more"})
 				return used, false
 			}
 		}
@@ -205,14 +206,15 @@ func (s *session) countPartial() {
 	}
 }
 
-// waitBytes is how much of a connection may wait for a turn.
+// waitBytes is how much of a connection that publishes may wait for a turn.
 const waitBytes = 1 << 20
 
 // mayWait tells whether what has arrived may wait for another turn. gnet reads on whether or not we serve, so only a little
 // may: a client is not slowed down by that, and must not be ended for it.
-func (s *session) mayWait() bool {
-	return s.conn.InboundBuffered() < waitBytes && s.node.inbound.Load() < s.node.config().InboundMemory/2
-}
+func (s *session) mayWait() bool { return s.conn.InboundBuffered() < waitBytes && s.mayRest() }
+
+// mayRest tells the same of requests: they wait for as long as the node has memory for it, and then crowds ends who sent many.
+func (s *session) mayRest() bool { return s.node.inbound.Load() < s.node.config().InboundMemory/2 }
 
 // crowds tells whether the node has too much waiting, and a large part of that is this session's: requests cannot be served
 // as fast as they come then, or publishes would wait for them.
@@ -466,8 +468,18 @@ func (s *session) unsent() int {
 // the sweep: a close while its bytes are still arriving would reset the connection, and with it
 // the error it has not read yet.
 func (s *session) lastWords() {
-	if s.unsent() > 0 {
-		time.AfterFunc(parkRetry, func() { s.loop.post(s.touch) }) // gnet does not tell when all is sent
+	switch {
+	case s.unsent() == 0:
+	case s.lingers:
+		return
+	default: // gnet does not tell when all is sent
+		s.lingers = true
+		time.AfterFunc(parkRetry, func() {
+			s.loop.post(func() {
+				s.lingers = false
+				s.touch()
+			})
+		})
 		return
 	}
 	s.shut = true
@@ -529,6 +541,7 @@ func (s *session) refuse(corr uint32, err error) {
 // misplaced answers a frame that its Corr has no use for with an error that ends the Corr, and ends
 // what is open there: the client is told that it is over, and may use the number again.
 func (s *session) misplaced(corr uint32, err error) {
+	s.costly, s.asking = true, true
 	s.finish(corr)
 	s.refuse(corr, err)
 }

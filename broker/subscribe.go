@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/tidewire/tidewire/auth"
 	"github.com/tidewire/tidewire/cluster"
@@ -91,7 +92,7 @@ func (sub *subscription) attach(key partKey, p *partition, st *cluster.Stream, s
 	}
 	c := &cursor{session: sub.session, part: p, sink: sub, corr: sub.corr, start: start}
 	if next := p.coming.Load(); !covers(st, sub.pattern) || next != nil && !covers(next, sub.pattern) {
-		c.filter = &filter{pattern: sub.pattern}
+		c.filter = sub.pattern
 	}
 	sub.cursors[key] = c
 	sub.session.cursors++
@@ -100,6 +101,16 @@ func (sub *subscription) attach(key partKey, p *partition, st *cluster.Stream, s
 		return
 	}
 	c.feed()
+}
+
+// detach ends reading a partition.
+func (sub *subscription) detach(key partKey, c *cursor) {
+	delete(sub.cursors, key)
+	sub.session.cursors--
+	if c.state == cursorStarved {
+		sub.turn = slices.DeleteFunc(sub.turn, func(other *cursor) bool { return other == c })
+	}
+	c.end()
 }
 
 // end implements conversation.
@@ -115,6 +126,9 @@ func (sub *subscription) end() {
 	sub.session.cursors -= len(sub.cursors)
 	clear(sub.cursors)
 }
+
+// starved implements sink.
+func (sub *subscription) starved(c *cursor) { sub.turn = append(sub.turn, c) }
 
 // open implements sink.
 func (sub *subscription) open() bool { return sub.credit > 0 }
@@ -179,6 +193,7 @@ func (s *session) spend(bytes int64) {
 
 // creditFrame serves CREDIT. An error ends the connection.
 func (s *session) creditFrame(f wire.Frame) error {
+	s.costly = true // it may have many cursors go on
 	var cr wire.Credit
 	if err := cr.Decode(f.Body); err != nil {
 		return err
@@ -203,26 +218,14 @@ func (s *session) creditFrame(f wire.Frame) error {
 
 // feed wakes the cursors that wait for credit, in turn, so that no partition starves another.
 func (sub *subscription) feed() {
-	for sub.credit > 0 {
-		if len(sub.turn) == 0 {
-			for _, c := range sub.cursors {
-				if c.state == cursorStarved {
-					sub.turn = append(sub.turn, c)
-				}
-			}
-			if len(sub.turn) == 0 {
-				return
-			}
-		}
+	for sub.credit > 0 && len(sub.turn) > 0 {
 		c := sub.turn[0]
-		if c.state == cursorStarved && !c.pending && sub.room() == 0 {
+		if !c.pending && sub.room() == 0 {
 			return // reads under way have been promised all of it, and end in woken
 		}
 		sub.turn = sub.turn[1:]
-		if c.state == cursorStarved {
-			c.state = cursorIdle
-			c.feed()
-		}
+		c.state = cursorIdle
+		c.feed()
 	}
 }
 
@@ -239,10 +242,18 @@ func (s *session) follow(started []*partition) {
 		if !ok {
 			continue
 		}
+		var last *cluster.Stream // partitions of one stream mostly come together
+		meets := false
 		for _, p := range started {
 			st := p.stream()
+			if st != last {
+				last, meets = st, overlaps(st, sub.pattern)
+			}
+			if !meets {
+				continue
+			}
 			key := partKey{st.ID, p.number}
-			if _, ok := sub.cursors[key]; !ok && overlaps(st, sub.pattern) {
+			if _, ok := sub.cursors[key]; !ok {
 				if err := s.roomForCursors(sub.pattern, 1); err != nil {
 					s.refuse(sub.corr, err) // it goes on with what it has
 					break
@@ -261,9 +272,7 @@ func (sub *subscription) forget(gone map[*partition]bool) {
 		if !gone[c.part] {
 			continue
 		}
-		delete(sub.cursors, key)
-		sub.session.cursors--
-		c.end()
+		sub.detach(key, c)
 		if !told[key.stream] {
 			told[key.stream] = true
 			sub.session.refuse(sub.corr, cluster.UnknownStream(c.part.stream().Name, "was deleted; the subscription goes on with what else its filter meets"))

@@ -192,6 +192,38 @@ func TestOneAskAfterTheOther(t *testing.T) {
 	p.recv(wire.OpPong)
 }
 
+// However much of it waits, what costs more to answer than to send gets a part of the loop only.
+func TestRefusalsArePaced(t *testing.T) {
+	bad := encode(t, 0, false, message{"orders", "", ""})
+	bad[len(bad)-1] ^= 1
+	for name, frame := range map[string]func(corr uint32) []byte{
+		"misplaced": func(uint32) []byte { return wire.AppendEmpty(nil, wire.OpClose, 1<<20) },
+		"bad batch": func(corr uint32) []byte { return wire.AppendPublish(nil, corr, bad) },
+		"request":   func(uint32) []byte { return (&wire.Metadata{}).AppendTo(nil, 1<<20) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := startNode(t, t.TempDir())
+			p := connect(t, n)
+			corr, _ := p.open(p.streamOf("orders"), wire.Open{})
+			frame := frame(corr)
+			flood := bytes.Repeat(frame, 2*waitBytes/len(frame))
+			onSession(n, func(s *session) { s.gaveWay, s.paced = true, true }) // what arrives waits
+			p.send(flood)
+			until(t, "it has arrived", func() (all bool) {
+				onSession(n, func(s *session) { all = s.conn.InboundBuffered() == len(flood) })
+				return all
+			})
+			onSession(n, func(s *session) {
+				s.loop.began = time.Now()
+				s.resume()
+				if left := s.conn.InboundBuffered(); !s.paced || left == 0 || left == len(flood) {
+					t.Errorf("%d of %d bytes are left after one turn; paced: %v", left, len(flood), s.paced)
+				}
+			})
+		})
+	}
+}
+
 // Nothing is written behind an error that ends the connection, also not what was answered before that error was sent.
 func TestLastWordsAreLast(t *testing.T) {
 	n := startNode(t, t.TempDir())

@@ -52,3 +52,12 @@ func (l *Log) Layout(payload func(Index) int) []Extent {
 	}
 	return out
 }
+
+// Kept is how many bytes of what was read the reader keeps in memory, or others because of it.
+func (r *Reader) Kept() int {
+	n := cap(r.window) + cap(r.scan.window)
+	for _, e := range r.entries[:cap(r.entries)] {
+		n += len(e.Payload)
+	}
+	return n
+}

@@ -371,3 +371,27 @@ func TestLargeWritesReuse(t *testing.T) {
 		t.Errorf("opened again: %+v, %v", l.Bounds(), err)
 	}
 }
+
+// A reader that rests keeps no memory of what it read: there may be tens of thousands.
+func TestIdleReaderKeepsNothing(t *testing.T) {
+	l, _ := openMem(t, func(c *storage.Config) { c.HotBytes, c.SegmentBytes = 5000, 1<<20 })
+	put(t, l, 200, 900)
+	r := l.Reader(0)
+	defer r.Close()
+	if _, err := r.Next(200, 100_000); err != nil || r.Kept() < 100_000 {
+		t.Fatalf("%v; it keeps %d bytes, and should hold a window of the file", err, r.Kept())
+	}
+	if r.Leave(); r.Kept() > 0 || r.Holds() {
+		t.Errorf("at rest it keeps %d bytes", r.Kept())
+	}
+	if _, err := r.Next(200, 100_000); err != nil || r.Kept() < 100_000 {
+		t.Fatalf("%v; it keeps %d bytes", err, r.Kept())
+	}
+	r.Seek(198)
+	if _, err := r.Next(200, 100_000); err != nil || r.Position() != 200 {
+		t.Fatalf("%v, at %d", err, r.Position())
+	}
+	if r.Leave(); r.Kept() > 0 {
+		t.Errorf("at rest it keeps %d bytes", r.Kept())
+	}
+}

@@ -23,6 +23,9 @@ type Reader struct {
 // maxIdleWindow is the largest read buffer a Reader keeps.
 const maxIdleWindow = 2 << 20
 
+// maxIdleEntries is how many entries a Reader that has left keeps room for.
+const maxIdleEntries = 16
+
 // Reader returns a reader at from, which need not exist yet.
 func (l *Log) Reader(from Offset) *Reader { return &Reader{log: l, position: from} }
 
@@ -38,19 +41,23 @@ func (r *Reader) Seek(to Offset) {
 }
 
 // Close gives back what the reader holds.
-func (r *Reader) Close() {
-	r.leave()
-	r.entries, r.window, r.scan = nil, nil, scanner{}
-}
+func (r *Reader) Close() { r.Leave() }
 
 // Holds reports whether the reader holds a segment. Its file then stays, whatever retention does.
 func (r *Reader) Holds() bool { return r.segment != nil }
 
-// Leave gives the segment back and keeps the position: for a reader that will not be used for a while. It may touch
-// the disk, as Seek and Close may, if Holds.
-func (r *Reader) Leave() { r.leave() }
+// Leave gives the segment and what memory matters back and keeps the position: for a reader that will not be used for a while.
+// What the last call returned is not valid any more. It may touch the disk, as Seek and Close may, if Holds.
+func (r *Reader) Leave() {
+	r.leave()
+	r.window = nil
+	if r.entries = r.entries[:cap(r.entries)]; len(r.entries) > maxIdleEntries {
+		r.entries = nil
+	}
+	clear(r.entries) // they keep payloads in memory that the hot tail may have let go of
+}
 
-// leave forgets the place in a file.
+// leave forgets the place in a file, and keeps the window for the next.
 func (r *Reader) leave() {
 	if r.segment == nil {
 		return

@@ -27,6 +27,7 @@ const (
 // What the two processes say to each other, in lines.
 const (
 	lineAttack  = "attack"  // to the attackers
+	lineAllowed = "allowed" // to the attackers
 	lineRest    = "rest"    // to the attackers
 	lineReady   = "ready"   // from them: nothing happens until the next line
 	lineFailure = "failure" // from them, with words behind it
@@ -103,6 +104,7 @@ func (a *attackers) ready() {
 }
 
 func (a *attackers) attack() { a.t.Helper(); a.say(lineAttack) }
+func (a *attackers) behave() { a.t.Helper(); a.say(lineAllowed) }
 func (a *attackers) rest()   { a.t.Helper(); a.say(lineRest); a.ready() }
 
 // end ends the process.
@@ -133,11 +135,17 @@ func attackMain(name, address string) int {
 	f := &failures{}
 	commands := bufio.NewScanner(os.Stdin)
 	f.line(lineReady)
-	for commands.Scan() && commands.Text() == lineAttack {
+	for commands.Scan() {
+		act := cases[i].attack
+		if commands.Text() == lineAllowed {
+			if act = allowed[name]; act == nil {
+				act = func(*enemies) {}
+			}
+		}
 		e := &enemies{t: f, address: address, stop: make(chan struct{})}
 		var attacking sync.WaitGroup
 		for range workers {
-			attacking.Go(func() { e.again(cases[i].attack) })
+			attacking.Go(func() { e.again(act) })
 		}
 		commands.Scan() // to rest, or the end
 		close(e.stop)

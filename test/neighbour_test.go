@@ -120,7 +120,9 @@ func (n *neighbour) besides(t *testing.T, tc hostileCase) {
 	pairs := harness.Count(t, "TIDEWIRE_PAIRS", 1)
 	for _, times := range again {
 		for len(ratios) < times*pairs {
+			a.behave()
 			quiet := n.phase(phaseLength)
+			a.rest()
 			a.attack()
 			attacked := n.phase(phaseLength)
 			a.rest()
