@@ -100,6 +100,7 @@ func (s *session) narrow(parts []*partition, st *cluster.Stream) {
 			sub.detach(key, c)
 			sub.attach(key, p, st, start)
 		}
+		sub.tidy()
 	}
 }
 

@@ -128,7 +128,10 @@ func (c *cursor) feed() {
 		case !c.sink.open():
 			c.rest(cursorStarved)
 			return
-		case c.pending:
+		case int64(s.backlog()) > readAhead:
+			c.rest(cursorParked)
+			return
+		case c.pending: // and counted: it may go out however little memory there is
 			c.pending = false
 			s.write(c.frame)
 			size := len(c.frame)
@@ -136,7 +139,7 @@ func (c *cursor) feed() {
 			c.hold(0)
 			c.deliver(size, nil)
 			continue
-		case s.node.outbound.Load() > s.node.config().OutboundMemory, int64(s.backlog()) > readAhead, int64(s.backlog())+s.reading > s.node.config().backlog():
+		case s.node.outbound.Load() > s.node.config().OutboundMemory, int64(s.backlog())+s.reading > min(readsAhead, s.node.config().backlog()):
 			c.rest(cursorParked)
 			return
 		case c.located && !c.readable():
@@ -220,6 +223,8 @@ const (
 	// readAhead is how many unsent bytes of one client stop its cursors, where memory allows. The kernel holds some more; what
 	// is read for a client that does not take it is work for nothing, and others pay for it.
 	readAhead = 2 << 20
+	// readsAhead is the same with what is being read for it.
+	readsAhead = 2 * readAhead
 	// sessionBacklog is how many unsent bytes of one client have what it asks for refused.
 	sessionBacklog = 16 << 20
 )
@@ -378,6 +383,9 @@ func (c *cursor) readDone() {
 	if c.state == cursorEnded || c.session.state == stateClosed {
 		c.state = cursorEnded
 		c.closeReader()
+		if c.session.state != stateClosed {
+			c.sink.woken() // others may have waited for what this one was promised
+		}
 		return
 	}
 	c.state = cursorIdle

@@ -82,7 +82,7 @@ func (s *session) send() bool {
 		s.loop.release(s.out)
 		s.out = nil
 	}
-	s.touched = false
 	s.account()
+	s.touched = false
 	return true
 }

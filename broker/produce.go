@@ -155,8 +155,9 @@ func (s *session) publish(f wire.Frame) error {
 		return err
 	}
 	if err := p.admit(&b); err != nil {
-		s.costly, s.asking = true, true // a refusal is no way to have the loop for oneself
-		s.loop.count.RefusedBatch(s.node.codeOf(err), int64(len(b.Bytes)))
+		code := s.node.codeOf(err)
+		s.costly, s.asking = true, code != wire.CodeOverloaded && code != wire.CodeShutdown // what is the node's doing is not held against it
+		s.loop.count.RefusedBatch(code, int64(len(b.Bytes)))
 		p.flushAck() // answers keep the order of sequences
 		p.refuse(b.Sequence, err)
 		return nil
@@ -294,16 +295,27 @@ func (n *Node) committed(done []*raft.Pending) {
 		// One lock for each run of the same loop. Owners are read before posting: afterwards
 		// they belong to the loop.
 		l := done[i].Owner.(*publication).producer.session.loop
-		j := i
+		all := i == 0
 		l.mu.Lock()
-		for ; j < len(done); j++ {
-			pub := done[j].Owner.(*publication)
+		for ; i < len(done); i++ {
+			pub := done[i].Owner.(*publication)
 			if pub.producer.session.loop != l {
 				break
 			}
 			l.mail.done = append(l.mail.done, pub)
 		}
-		l.deliverLocked()
-		i = j
+		if all && i == len(done) {
+			l.deliverLocked()
+			return
+		}
+		l.mu.Unlock()
+	}
+	for _, l := range n.loops { // each is told once, of all that it has
+		l.mu.Lock()
+		if len(l.mail.done) > 0 {
+			l.deliverLocked()
+		} else {
+			l.mu.Unlock()
+		}
 	}
 }

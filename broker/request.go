@@ -167,7 +167,7 @@ func (s *session) metadata(corr uint32, m *wire.Metadata) error {
 		return errTooManyAsked
 	}
 	state := n.catalog.State()
-	if waits := int64(s.backlog()); waits > n.config().backlog() || waits > largeUnsent/2 && n.outbound.Load() > n.config().OutboundMemory {
+	if waits := int64(s.backlog()); waits > min(readAhead, n.config().backlog()) || waits > largeUnsent/2 && n.outbound.Load() > n.config().OutboundMemory {
 		return &wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: 10 * time.Millisecond,
 			Message: fmt.Sprintf("%d bytes wait for this client to read them: read before asking more", waits)}
 	}

@@ -103,14 +103,16 @@ func (sub *subscription) attach(key partKey, p *partition, st *cluster.Stream, s
 	c.feed()
 }
 
-// detach ends reading a partition.
+// detach ends reading a partition. Call tidy when all that go have gone.
 func (sub *subscription) detach(key partKey, c *cursor) {
 	delete(sub.cursors, key)
 	sub.session.cursors--
-	if c.state == cursorStarved {
-		sub.turn = slices.DeleteFunc(sub.turn, func(other *cursor) bool { return other == c })
-	}
 	c.end()
+}
+
+// tidy forgets those that have ended while they waited for credit.
+func (sub *subscription) tidy() {
+	sub.turn = slices.DeleteFunc(sub.turn, func(c *cursor) bool { return c.state == cursorEnded })
 }
 
 // end implements conversation.
@@ -220,12 +222,14 @@ func (s *session) creditFrame(f wire.Frame) error {
 func (sub *subscription) feed() {
 	for sub.credit > 0 && len(sub.turn) > 0 {
 		c := sub.turn[0]
-		if !c.pending && sub.room() == 0 {
+		if c.state == cursorStarved && !c.pending && sub.room() == 0 {
 			return // reads under way have been promised all of it, and end in woken
 		}
 		sub.turn = sub.turn[1:]
-		c.state = cursorIdle
-		c.feed()
+		if c.state == cursorStarved {
+			c.state = cursorIdle
+			c.feed()
+		}
 	}
 }
 
@@ -278,6 +282,7 @@ func (sub *subscription) forget(gone map[*partition]bool) {
 			sub.session.refuse(sub.corr, cluster.UnknownStream(c.part.stream().Name, "was deleted; the subscription goes on with what else its filter meets"))
 		}
 	}
+	sub.tidy()
 }
 
 // forget ends what reads from partitions that are going.

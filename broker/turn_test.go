@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -90,6 +91,23 @@ func TestTooManyAsks(t *testing.T) {
 	if answered < limit || refused == 0 {
 		t.Errorf("%d answered, %d refused", answered, refused)
 	}
+	p.streamOf("orders")
+}
+
+// Who does not read the answers is given no more of them: making them is work, and others pay for it.
+func TestUnreadAnswers(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	p.streamOf("orders")
+	onSession(n, func(s *session) {
+		unread := len(s.output())
+		s.write(make([]byte, readAhead+1))
+		err := s.metadata(1000, &wire.Metadata{})
+		if e, ok := errors.AsType[*wire.Error](err); !ok || e.Code != wire.CodeOverloaded || !e.Retriable() || len(s.out) > unread+readAhead+1 {
+			t.Errorf("%v", err)
+		}
+		s.out = s.out[:unread]
+	})
 	p.streamOf("orders")
 }
 
