@@ -133,8 +133,12 @@ func (c *cursor) feed() {
 			return
 		case c.pending: // and counted: it may go out however little memory there is
 			c.pending = false
-			s.write(c.frame)
 			size := len(c.frame)
+			if out := s.output(); len(out) == 0 {
+				s.out, c.frame = c.frame, out // instead of a copy
+			} else {
+				s.out = append(out, c.frame...)
+			}
 			c.releaseFrame()
 			c.hold(0)
 			c.deliver(size, nil)

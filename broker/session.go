@@ -166,7 +166,7 @@ func (s *session) mostIgnored() int64 { return max(2*s.inFlightLimit(), 8<<20) }
 // serve serves the frames in buf that are whole, and returns their bytes: all of them, or until its turn is over.
 func (s *session) serve(buf []byte) (used int, over bool) {
 	for s.state != stateClosed && !s.closing {
-		if s.costly && s.loop.over() {
+		if s.costly && (s.loop.over() || s.asking && s.loop.lasts(askTurn)) {
 			switch {
 			case used == len(buf):
 				if s.asking { // one request after the other must not get more of the loop than many at once

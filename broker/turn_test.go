@@ -24,7 +24,7 @@ func asks(count int) (b []byte) {
 
 // Who asks much at once has to wait; others on the same loop do not wait for it.
 func TestManyAsks(t *testing.T) {
-	const count = 20_000
+	const count = 10_000
 	n := startNode(t, t.TempDir(), func(c *Config) { c.MaxRequests = count })
 	var others []*peer
 	for range 4 * len(n.loops) { // some on every loop
@@ -66,7 +66,7 @@ func TestManyAsks(t *testing.T) {
 
 // What comes above the number of requests that a connection may have waiting is refused, and all is answered.
 func TestTooManyAsks(t *testing.T) {
-	const limit, count = 16, 20_000
+	const limit, count = 16, 5_000
 	n := startNode(t, t.TempDir(), func(c *Config) { c.MaxRequests = limit })
 	p := connect(t, n)
 	p.streamOf("orders")
@@ -327,7 +327,7 @@ func TestLongTopology(t *testing.T) {
 func TestManyConversationsEnd(t *testing.T) {
 	n := startNode(t, t.TempDir())
 	p := connect(t, n)
-	const count = 20_000
+	const count = 5_000
 	var all []byte
 	for i := range count {
 		all = (&wire.Subscribe{Filter: "nothing", Credit: 1}).AppendTo(all, uint32(i+1))

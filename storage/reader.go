@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 )
 
 // Reader reads the entries that hold records, in order, and follows the tail. The segment it is in is neither closed nor
@@ -26,6 +27,9 @@ const maxIdleWindow = 2 << 20
 // maxIdleEntries is how many entries a Reader that has left keeps room for.
 const maxIdleEntries = 16
 
+// windows are those of readers that have left: a new one each time would be garbage faster than it is collected.
+var windows = sync.Pool{New: func() any { return new([]byte) }}
+
 // Reader returns a reader at from, which need not exist yet.
 func (l *Log) Reader(from Offset) *Reader { return &Reader{log: l, position: from} }
 
@@ -40,7 +44,7 @@ func (r *Reader) Seek(to Offset) {
 	}
 }
 
-// Close gives back what the reader holds.
+// Close gives back what the reader holds. What the last call returned is not valid any more.
 func (r *Reader) Close() { r.Leave() }
 
 // Holds reports whether the reader holds a segment. Its file then stays, whatever retention does.
@@ -50,7 +54,10 @@ func (r *Reader) Holds() bool { return r.segment != nil }
 // What the last call returned is not valid any more. It may touch the disk, as Seek and Close may, if Holds.
 func (r *Reader) Leave() {
 	r.leave()
-	r.window = nil
+	if w := r.window; w != nil {
+		windows.Put(&w)
+		r.window = nil
+	}
 	if r.entries = r.entries[:cap(r.entries)]; len(r.entries) > maxIdleEntries {
 		r.entries = nil
 	}
@@ -186,6 +193,9 @@ func (r *Reader) goTo(p place, generation uint64) error {
 		return err
 	}
 	r.segment, r.scan, r.generation = p.segment, scan, generation
+	if r.window == nil {
+		r.window = *windows.Get().(*[]byte)
+	}
 	r.scan.window, r.window = r.window[:0], nil
 	return nil
 }
