@@ -46,7 +46,8 @@ const (
 
 // listenTCP binds the address.
 func listenTCP(address string) (*net.TCPListener, error) {
-	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount}}
+	lc := net.ListenConfig{Control: keepLittle, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount}}
+	lc.SetMultipathTCP(false) // it knows nothing of keepLittle
 	l, err := lc.Listen(context.Background(), "tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, &inUseError{address, err}

@@ -128,7 +128,7 @@ func (c *cursor) feed() {
 		case !c.sink.open():
 			c.rest(cursorStarved)
 			return
-		case int64(s.backlog()) > readAhead:
+		case s.full():
 			c.rest(cursorParked)
 			return
 		case c.pending: // and counted: it may go out however little memory there is
@@ -143,7 +143,7 @@ func (c *cursor) feed() {
 			c.hold(0)
 			c.deliver(size, nil)
 			continue
-		case s.node.outbound.Load() > s.node.config().OutboundMemory, int64(s.backlog())+s.reading > min(readsAhead, s.node.config().backlog()):
+		case s.node.outbound.Load() > s.node.config().OutboundMemory, int64(s.backlog())+s.reading > min(2*s.ahead(), s.node.config().backlog()):
 			c.rest(cursorParked)
 			return
 		case c.located && !c.readable():
@@ -224,14 +224,22 @@ func (c *cursor) rest(in cursorState) {
 }
 
 const (
-	// readAhead is how many unsent bytes of one client stop its cursors, where memory allows. The kernel holds some more; what
-	// is read for a client that does not take it is work for nothing, and others pay for it.
+	// readAhead is how many unsent bytes of one client stop its cursors, where memory allows, and twice that what is unsent and
+	// being read for it. What is read for a client that does not take it is work for nothing, and others pay for it.
 	readAhead = 2 << 20
-	// readsAhead is the same with what is being read for it.
-	readsAhead = 2 * readAhead
+	// firstAhead is the same for a client that has taken little yet: it may have ahead half of what it took.
+	firstAhead = 128 << 10
 	// sessionBacklog is how many unsent bytes of one client have what it asks for refused.
 	sessionBacklog = 16 << 20
 )
+
+// full reports whether what the client has not taken stops its cursors.
+func (s *session) full() bool { return int64(s.backlog()) > s.ahead() }
+
+// ahead is how many unsent bytes stop the client's cursors.
+func (s *session) ahead() int64 {
+	return min(max((s.progress.written-int64(s.unsent()))/2, firstAhead), readAhead)
+}
 
 // backlog is the bytes of answers that the client has not taken.
 func (s *session) backlog() int { return len(s.out) + s.unsent() }

@@ -14,28 +14,30 @@ import (
 // loop is what one event loop owns. Who holds own touches its fields and those of its sessions, and that is the loop itself
 // but for a moment now and then: see deliverLocked. Only the loop itself calls gnet, in which each of its connections lives.
 type loop struct {
-	node     *Node
-	index    int
-	events   gnet.EventLoop // nil until its first connection, written under mu
-	sessions map[*session]struct{}
-	touched  []*session            // have output to write
-	parked   []*cursor             // wait for outbound memory
-	free     [][]byte              // output buffers, for reuse
-	freeSize int                   // their bytes
-	yielded  []func()              // those that gave way to others, in order
-	resuming bool                  // resume is on its way
-	paced    []func()              // those that gave way and are to use a part of the loop only, in order
-	pacing   bool                  // their turn will come
-	began    time.Time             // when what the loop does now began: see over
-	filled   []*partition          // have batches enqueued in this round
-	scratch  []byte                // a batch decompressed to be checked
-	subjects map[string]struct{}   // of a mixed batch, those that are allowed
-	sweeping bool                  // a sweep is due, or goes on
-	unswept  []*session            // that it has still to look at
-	unsent   map[*session]struct{} // have something accounted as outbound memory
-	count    *telemetry.Loop
-	heart    heart
-	shared   bool // inside what other loops share: a panic there ends the process
+	node      *Node
+	index     int
+	events    gnet.EventLoop // nil until its first connection, written under mu
+	sessions  map[*session]struct{}
+	touched   []*session            // have output to write
+	parked    []*cursor             // wait for outbound memory, or for their client
+	unparked  []*cursor             // the slice of the last round, for the next
+	unparking bool                  // they will be looked at
+	free      [][]byte              // output buffers, for reuse
+	freeSize  int                   // their bytes
+	yielded   []func()              // those that gave way to others, in order
+	resuming  bool                  // resume is on its way
+	paced     []func()              // those that gave way and are to use a part of the loop only, in order
+	pacing    bool                  // their turn will come
+	began     time.Time             // when what the loop does now began: see over
+	filled    []*partition          // have batches enqueued in this round
+	scratch   []byte                // a batch decompressed to be checked
+	subjects  map[string]struct{}   // of a mixed batch, those that are allowed
+	sweeping  bool                  // a sweep is due, or goes on
+	unswept   []*session            // that it has still to look at
+	unsent    map[*session]struct{} // have something accounted as outbound memory
+	count     *telemetry.Loop
+	heart     heart
+	shared    bool // inside what other loops share: a panic there ends the process
 
 	own     sync.Mutex // taken before mu, or not waited for
 	serving bool       // the loop's goroutine holds own; only that looks here
@@ -307,22 +309,35 @@ const parkRetry = 5 * time.Millisecond
 
 func (l *loop) park(c *cursor) {
 	l.parked = append(l.parked, c)
-	if len(l.parked) == 1 {
-		time.AfterFunc(parkRetry, func() { l.post(l.unpark) })
+	if !l.unparking {
+		l.unparking = true
+		l.unparkLater()
 	}
 }
 
+func (l *loop) unparkLater() { time.AfterFunc(parkRetry, func() { l.post(l.unpark) }) }
+
+// unpark looks at all that are parked. Those of a client that still takes nothing stay.
 func (l *loop) unpark() {
-	parked := l.parked
-	l.parked = nil
 	for s := range l.unsent {
 		s.account()
 	}
-	for _, c := range parked {
-		if c.state == cursorParked {
+	parked := l.parked
+	l.parked, l.unparked = l.unparked, nil
+	for i, c := range parked {
+		switch {
+		case c.state != cursorParked:
+		case c.session.full():
+			l.parked = append(l.parked, c)
+		default:
 			c.state = cursorIdle
 			c.contained((*cursor).feed)
 		}
+		parked[i] = nil
+	}
+	l.unparked = parked[:0]
+	if l.unparking = len(l.parked) > 0; l.unparking {
+		l.unparkLater()
 	}
 }
 

@@ -78,6 +78,7 @@ type session struct {
 	tardy        bool  // came when the node was stopping already
 	since, heard time.Time
 	progress     progress
+	reads        bool  // takes what is sent, so that the kernel may keep more for it
 	weight       int64 // of this session in node.weight
 }
 
@@ -441,6 +442,10 @@ func (s *session) flush() {
 			return
 		}
 		s.account()
+		if !s.reads && s.ahead() == readAhead {
+			s.reads = true
+			keepMore(s.conn.Fd())
+		}
 		if int64(s.unsent()) > s.node.config().mostUnsent(s.node.outbound.Load()) {
 			s.drop(closedUnsent, "client does not read its answers, closed")
 			return

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -109,6 +110,43 @@ func TestUnreadAnswers(t *testing.T) {
 		s.out = s.out[:unread]
 	})
 	p.streamOf("orders")
+}
+
+// Little is read for who has not read anything, however much is asked for, and all of it once that is read.
+func TestLittleAheadOfWhoDoesNotRead(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	writer := connect(t, n)
+	st := writer.streamOf("a")
+	const entries, size = 16, 1 << 19
+	for range entries {
+		writer.fill(st, 0, []message{{"a", "", strings.Repeat("v", size)}})
+	}
+	part, err := n.find(st.ID, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := connect(t, n)
+	sub := p.subscribe(wire.Subscribe{Filter: "a", Credit: 64 << 20})
+	for range 50 {
+		p.send((&wire.Fetch{Stream: st.ID, MaxBytes: size}).AppendTo(nil, p.next()))
+	}
+	for range 20 { // each is fsynced: time enough to look again
+		writer.streamOf("a")
+		writer.fill(st, 0, []message{{"a", "", "v"}})
+	}
+	if sent := part.count.Delivered.Bytes.Load(); sent > 4*size {
+		t.Errorf("%d bytes are read ahead", sent)
+	}
+	got := 0
+	for got < entries*size {
+		f, err := p.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Op == wire.OpRecords && f.Corr == sub {
+			got += len(f.Body)
+		}
+	}
 }
 
 // Compressed publishes as fast as they go, of more bytes than the node keeps for frames that have not arrived whole, end no
