@@ -144,8 +144,8 @@ var hostileCases = []hostileCase{
 	{"zstd bomb", 0, bomb("enemy", 64<<20, 1<<20)},
 	{"zstd bomb that says its size", 0, bomb("enemy", 64<<20, 64<<20)},
 	{"zstd bomb, mixed", 0, bomb("", 64<<20, 1<<20)},
-	{"zstd at its limit, filtered", 2, filteredZstd},
-	{"more batches in flight than allowed", 0, tooManyBatches},
+	{"zstd at its limit, filtered", 2, withProducer(filteredZstd)},
+	{"more batches in flight than allowed", 0, withProducer(tooManyBatches)},
 	{"more bytes in flight than allowed", 2, bulk(24)},
 	{"credit overflow", 0, credit},
 	{"producer id guessing", 0, withStream(func(c *enemy, st wire.StreamInfo) {
@@ -198,6 +198,18 @@ func refusal(b []byte, code wire.Code) func(*enemies) {
 				c.refused(code, false)
 			}
 			c.alive()
+		}
+	}
+}
+
+// withProducer has one opened in the stream "enemy".
+func withProducer(f func(c *enemy, corr uint32)) func(*enemies) {
+	return func(e *enemies) {
+		if c := e.greet(); c != nil {
+			defer c.close()
+			if corr, ok := c.producer(); ok {
+				f(c, corr)
+			}
 		}
 	}
 }
@@ -282,16 +294,7 @@ func sealed(b []byte) []byte {
 
 // badBatch publishes a batch that was changed; ends says whether that ends the connection.
 func badBatch(code wire.Code, ends bool, change func([]byte) []byte) func(*enemies) {
-	return func(e *enemies) {
-		c := e.greet()
-		if c == nil {
-			return
-		}
-		defer c.close()
-		corr, ok := c.producer()
-		if !ok {
-			return
-		}
+	return withProducer(func(c *enemy, corr uint32) {
 		for range 16 {
 			c.send(wire.AppendPublish(nil, corr, change(batchOf(0, false, "enemy", []byte("value")))))
 			if c.refused(code, ends); ends {
@@ -300,7 +303,7 @@ func badBatch(code wire.Code, ends bool, change func([]byte) []byte) func(*enemi
 		}
 		c.send(wire.AppendPublish(nil, corr, batchOf(1, false, "enemy", []byte("good")))) // the producer is still there
 		c.answer(wire.OpAck)
-	}
+	})
 }
 
 // bomb publishes a batch of which a few KB decompress to size bytes, and which claims to hold said.
@@ -320,16 +323,7 @@ func bomb(subject string, size, said uint32) func(*enemies) {
 	b = append(binary.LittleEndian.AppendUint32(b, said), packed...)
 	binary.LittleEndian.PutUint32(b, uint32(len(b)-4))
 	b = sealed(b)
-	return func(e *enemies) {
-		c := e.greet()
-		if c == nil {
-			return
-		}
-		defer c.close()
-		corr, ok := c.producer()
-		if !ok {
-			return
-		}
+	return withProducer(func(c *enemy, corr uint32) {
 		for range 8 {
 			c.send(wire.AppendPublish(nil, corr, b))
 			if said > wire.MaxBatch { // its header is not to be believed
@@ -339,21 +333,12 @@ func bomb(subject string, size, said uint32) func(*enemies) {
 			c.refused(wire.CodeBadBatch, false)
 		}
 		c.alive()
-	}
+	})
 }
 
 // filteredZstd publishes mixed batches as large and as compressible as can be, and has them cut for
 // a reader who wants every other record.
-func filteredZstd(e *enemies) {
-	c := e.greet()
-	if c == nil {
-		return
-	}
-	defer c.close()
-	corr, ok := c.producer()
-	if !ok {
-		return
-	}
+func filteredZstd(c *enemy, corr uint32) {
 	values := make([][]byte, 1000)
 	for i := range values {
 		values[i] = make([]byte, 1000)
@@ -372,16 +357,7 @@ func filteredZstd(e *enemies) {
 	c.answer(wire.OpRecords)
 }
 
-func tooManyBatches(e *enemies) {
-	c := e.greet()
-	if c == nil {
-		return
-	}
-	defer c.close()
-	corr, ok := c.producer()
-	if !ok {
-		return
-	}
+func tooManyBatches(c *enemy, corr uint32) {
 	const sent = 4 * wire.MaxInFlightBatches
 	var all []byte
 	for i := range uint64(sent) {
@@ -420,16 +396,7 @@ func tooManyBatches(e *enemies) {
 func bulk(window int) func(*enemies) {
 	const batches = 24
 	value := make([]byte, 1<<20-100)
-	return func(e *enemies) {
-		c := e.greet()
-		if c == nil {
-			return
-		}
-		defer c.close()
-		corr, ok := c.producer()
-		if !ok {
-			return
-		}
+	return withProducer(func(c *enemy, corr uint32) {
 		for sent, answered := 0, 0; answered < batches; {
 			for ; sent < batches && sent-answered < window; sent++ {
 				c.send(wire.AppendPublish(nil, corr, batchOf(uint64(sent), false, "enemy", value)))
@@ -456,7 +423,7 @@ func bulk(window int) func(*enemies) {
 		}
 		c.send(wire.AppendEmpty(nil, wire.OpClose, corr))
 		c.answer(wire.OpOK)
-	}
+	})
 }
 
 // credit asks for more than there may be, in every way a number can be too large, or "negative".

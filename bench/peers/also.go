@@ -17,7 +17,7 @@ var also = []Case{
 			{Name: "16 connections", Vary: func(s *Spec) { s.Connections, s.InFlight = 16, inFlight/16 }},
 			{Name: "256 connections", Vary: func(s *Spec) { s.Connections, s.InFlight = 256, inFlight/256 }},
 		}},
-	{Name: "batching, 20,000 in flight in all", Spec: publishing(1, inFlight, perBatch, 128), Metric: throughput,
+	{Name: "batching, 128,000 in flight in all", Spec: publishing(2, 256*perBatch/2, perBatch, 128), Metric: throughput,
 		Entries: []Entry{{System: "tidewire"}},
 		Variants: []Variant{
 			{Name: "1 partition", Vary: func(s *Spec) { s.Partitions = 1 }},
