@@ -236,7 +236,7 @@ func TestNothingBehindTheLastWord(t *testing.T) {
 			}
 		}
 		p.send((&wire.Subscribe{Filter: "a", Credit: 64 << 20}).AppendTo(nil, p.next()))
-		await("nothing waits to be read", func() bool { return n.outbound.Load() > 256<<10 })
+		await("nothing waits to be read", func() bool { return n.outbound.Load() > firstAhead })
 		part, err := n.find(st.ID, 0)
 		if err != nil {
 			t.Fatal(err)

@@ -37,6 +37,9 @@ func write(path string, began time.Time, steps []step, figures string) error {
 	fmt.Fprintf(&b, "\n## Steps\n\n| step | took | result |\n|---|---|---|\n")
 	for _, s := range steps {
 		result := "passed"
+		if s.note != "" {
+			result += " " + s.note
+		}
 		if s.err != nil {
 			result = "**failed**: " + cell(s.err.Error())
 		}
