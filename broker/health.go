@@ -28,7 +28,7 @@ func (n *Node) readyChecks() []web.Check {
 		{Name: "loops", Func: n.checkLoops},
 		{Name: "not-draining", Func: n.checkDraining},
 		{Name: "catalog", Func: n.checkCatalog},
-		{Name: "partitions", Func: n.checkPartitions},
+		{Name: "partitions", Func: n.checkPartitions, Note: n.noteDamage},
 		{Name: "disk", Func: n.checkDisk},
 		{Name: "writes", Func: n.checkWrites},
 	}

@@ -125,10 +125,13 @@ func (l *loop) pace(f func(), wait time.Duration) {
 	}
 }
 
-// restAfter is how long those that are paced wait when they had the loop for so long: nine times as long, and as a turn at least, so
-// that they get a thirtieth of it, or a tenth with what takes long by itself. With a fifth the p99 of a neighbour grew by a third where one client made and ended cursors without an
-// end. The bound is for a machine that stands still.
-func restAfter(took time.Duration) time.Duration { return min(9*max(turn, took), 100*time.Millisecond) }
+// restAfter is how long those that are paced wait when they had the loop for so long: as long as nine turns at least, and nineteen
+// times as long as they had it, so that they get a thirtieth of it, or a twentieth with what takes long by itself. With a fifth the
+// p99 of a neighbour grew by a third where one client made and ended cursors without an end. The bound is for a machine that stands
+// still.
+func restAfter(took time.Duration) time.Duration {
+	return min(max(9*turn, 19*took), 100*time.Millisecond)
+}
 
 func (l *loop) paceLater(wait time.Duration) {
 	time.AfterFunc(wait, func() {

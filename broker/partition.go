@@ -29,6 +29,7 @@ type partition struct {
 	watches []*watch                       // one a loop, by the loop's index
 	gone    atomic.Bool
 	count   *telemetry.Stream
+	damage  damage
 }
 
 func (p *partition) stream() *cluster.Stream { return p.meta.Load() }
@@ -350,6 +351,9 @@ func (n *Node) startPartition(ctx context.Context, st *cluster.Stream, number ui
 	data, err := n.openLog(partitionDir(group), group, log.With(zap.Uint64("group", group)))
 	if err != nil {
 		return nil, err
+	}
+	for _, found := range data.Recovered().Damaged {
+		p.damage.add(found)
 	}
 	p.count = n.metrics.Stream(st.Name)
 	p.raft, err = raft.StartPartition(raft.PartitionConfig{

@@ -210,7 +210,8 @@ func (s *session) metadata(corr uint32, m *wire.Metadata) error {
 	name, _, _ := strings.Cut(m.Name, ".")
 	if st == nil {
 		if !m.Create || !n.config().Dev {
-			return cluster.UnknownStream(m.Name, "no stream captures this subject: create one, or run the node in dev mode")
+			return &wire.Error{Code: wire.CodeUnknownStream,
+				Message: fmt.Sprintf("no stream captures subject %q: create one, or run the node in dev mode", m.Name)}
 		}
 		if err := s.authorize(auth.CreateStream, name); err != nil {
 			return err

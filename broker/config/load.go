@@ -115,8 +115,8 @@ func Load(o Options) (*Loaded, error) {
 		where := "configuration"
 		if strings.HasPrefix(err.Error(), "address") {
 			where = l.whence("listen")
-			if !check.Insecure {
-				err = errors.New(strings.TrimSuffix(err.Error(), "insecure") + "insecure: true in the file, TIDEWIRE_INSECURE=true or --insecure")
+			if open, insecure := strings.CutSuffix(err.Error(), "insecure"); insecure {
+				err = errors.New(open + "insecure: true in the file, TIDEWIRE_INSECURE=true or --insecure")
 			}
 		}
 		if strings.HasPrefix(err.Error(), "data directory") {

@@ -17,6 +17,7 @@ import (
 type Check struct {
 	Name string
 	Func func() error
+	Note func() string // what to know though it holds, in one line; nil: nothing
 }
 
 // checkTimeout is how long a check may take; it has failed then.
@@ -44,8 +45,9 @@ type guarded struct {
 // run is a check on its way.
 type run struct {
 	began time.Time
-	done  chan struct{} // closed when err is there
+	done  chan struct{} // closed when err and note are there
 	err   error
+	note  string
 }
 
 // ask runs the check, or waits for the one that runs.
@@ -58,7 +60,7 @@ func (g *guarded) ask() *run {
 	r := &run{began: time.Now(), done: make(chan struct{})}
 	g.run = r
 	go func() {
-		r.err = g.contained()
+		r.note, r.err = g.contained()
 		g.mu.Lock()
 		g.run = nil
 		g.mu.Unlock()
@@ -68,37 +70,41 @@ func (g *guarded) ask() *run {
 }
 
 // contained runs the check. One that panics has failed; the log says more.
-func (g *guarded) contained() (err error) {
+func (g *guarded) contained() (note string, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			g.log.Error("panic in a health check", zap.String("check", g.Name), zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
 			err = errPanic
 		}
 	}()
-	return g.Func()
+	if err = g.Func(); err == nil && g.Note != nil {
+		note = g.Note()
+	}
+	return note, err
 }
 
 // errPanic is all that is told over HTTP.
 var errPanic = errors.New("the check panicked; the node's log says more")
 
 // outcome waits until the deadline.
-func (r *run) outcome(deadline <-chan struct{}) error {
+func (r *run) outcome(deadline <-chan struct{}) (note string, err error) {
 	select {
 	case <-r.done:
-		return r.err
+		return r.note, r.err
 	default:
 	}
 	select {
 	case <-r.done:
-		return r.err
+		return r.note, r.err
 	case <-deadline:
-		return fmt.Errorf("no answer for %s", time.Since(r.began).Round(time.Millisecond))
+		return "", fmt.Errorf("no answer for %s", time.Since(r.began).Round(time.Millisecond))
 	}
 }
 
 // outcome is what a check said.
 type outcome struct {
 	name string
+	note string
 	err  error
 }
 
@@ -113,9 +119,9 @@ func (h *health) all() (out []outcome, ok bool) {
 	}
 	ok = true
 	for i, r := range runs {
-		err := r.outcome(late)
+		note, err := r.outcome(late)
 		ok = ok && err == nil
-		out = append(out, outcome{h.checks[i].Name, err})
+		out = append(out, outcome{h.checks[i].Name, note, err})
 	}
 	return out, ok
 }
@@ -129,6 +135,8 @@ func (h *health) serve(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case o.err != nil:
 			fmt.Fprintf(&body, "[-] %s: %v\n", o.name, o.err)
+		case verbose && o.note != "":
+			fmt.Fprintf(&body, "[+] %s: %s\n", o.name, o.note)
 		case verbose:
 			fmt.Fprintf(&body, "[+] %s\n", o.name)
 		}

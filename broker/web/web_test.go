@@ -105,13 +105,21 @@ func TestPprof(t *testing.T) {
 
 func TestHealth(t *testing.T) {
 	var broken error
+	note := ""
 	s := server(func(c *Config) {
-		c.Ready = []Check{{"disk", func() error { return nil }}, {"catalog", func() error { return broken }}}
+		c.Ready = []Check{{Name: "disk", Func: func() error { return nil }}, {Name: "catalog", Func: func() error { return broken }, Note: func() string { return note }}}
 	})
 	if w := get(s, "GET", "/readyz"); w.Code != 200 || w.Body.String() != "ok\n" {
 		t.Errorf("%d %q", w.Code, w.Body)
 	}
 	if w := get(s, "GET", "/readyz?verbose"); w.Code != 200 || w.Body.String() != "[+] disk\n[+] catalog\nok\n" {
+		t.Errorf("%d %q", w.Code, w.Body)
+	}
+	note = "it is slow"
+	if w := get(s, "GET", "/readyz?verbose"); w.Code != 200 || w.Body.String() != "[+] disk\n[+] catalog: it is slow\nok\n" {
+		t.Errorf("%d %q", w.Code, w.Body)
+	}
+	if w := get(s, "GET", "/readyz"); w.Code != 200 || w.Body.String() != "ok\n" {
 		t.Errorf("%d %q", w.Code, w.Body)
 	}
 	broken = errors.New("it does not lead")
@@ -128,7 +136,7 @@ func TestPanickingCheck(t *testing.T) {
 	core, logs := observer.New(zapcore.ErrorLevel)
 	s := server(func(c *Config) {
 		c.Logger = zap.New(core)
-		c.Live = []Check{{"fine", func() error { return nil }}, {"loops", func() error { panic("the secret is melon") }}}
+		c.Live = []Check{{Name: "fine", Func: func() error { return nil }}, {Name: "loops", Func: func() error { panic("the secret is melon") }}}
 	})
 	for range 2 {
 		if w := get(s, "GET", "/livez?verbose"); w.Code != 503 || w.Body.String() != "[+] fine\n[-] loops: "+errPanic.Error()+"\nnot ok\n" {
@@ -144,11 +152,11 @@ func TestPanickingCheck(t *testing.T) {
 func TestHangingCheck(t *testing.T) {
 	let := make(chan struct{})
 	var calls atomic.Int32
-	g := &guarded{Check: Check{"disk", func() error { calls.Add(1); <-let; return nil }}}
+	g := &guarded{Check: Check{Name: "disk", Func: func() error { calls.Add(1); <-let; return nil }}}
 	late := make(chan struct{})
 	close(late)
 	for range 5 {
-		if err := g.ask().outcome(late); err == nil || !strings.Contains(err.Error(), "no answer") {
+		if _, err := g.ask().outcome(late); err == nil || !strings.Contains(err.Error(), "no answer") {
 			t.Fatalf("a check that hangs: %v", err)
 		}
 	}

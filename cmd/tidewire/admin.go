@@ -152,7 +152,7 @@ func adminJSON(s *adminv1.Stream) streamJSON {
 	out := toJSON(&st)
 	if s.DeleteTime != nil {
 		out.Bytes = s.DeletedBytes
-		out.DeletedAt, out.PurgedAt = timeOf(s.DeleteTime.AsTime()), timeOf(s.PurgeTime.AsTime())
+		out.DeletedAt, out.PurgeAt = timeOf(s.DeleteTime.AsTime()), timeOf(s.PurgeTime.AsTime())
 	}
 	return out
 }

@@ -84,7 +84,7 @@ func TestAdminJSON(t *testing.T) {
 	short := at.Truncate(time.Millisecond)
 	later := short.Add(time.Hour)
 	want := streamJSON{Name: "n", ID: 7, Subjects: []string{"n", "n.>"}, Created: at, Replicas: 3, MaxAge: 3600, MaxBytes: 5, MaxRecords: 6, Deleted: true,
-		DeletedAt: &short, PurgedAt: &later, Records: 7, Bytes: 12, Partitions: []partitionJSON{{Number: 0, First: 3, Next: 10, Bytes: 11, Leader: 1, Epoch: 2}}}
+		DeletedAt: &short, PurgeAt: &later, Records: 7, Bytes: 12, Partitions: []partitionJSON{{Number: 0, First: 3, Next: 10, Bytes: 11, Leader: 1, Epoch: 2}}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}

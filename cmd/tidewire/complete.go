@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	client "github.com/tidewire/tidewire/client/go"
+	"github.com/tidewire/tidewire/proto/wire"
 )
 
 const completePatience = time.Second // somebody waits at a prompt
@@ -16,9 +18,14 @@ func (cn *connection) completeStreams(c *cobra.Command) {
 	cn.completeFrom(c, func(st *client.Stream) []string { return []string{st.Name} })
 }
 
-// completeSubjects completes it with what the streams capture.
-func (cn *connection) completeSubjects(c *cobra.Command) {
-	cn.completeFrom(c, func(st *client.Stream) []string { return st.Subjects })
+// completeSubjects completes it with what streams capture; published to can be a subject alone, and no filter with wildcards.
+func (cn *connection) completeSubjects(c *cobra.Command, publish bool) {
+	cn.completeFrom(c, func(st *client.Stream) []string {
+		if !publish {
+			return st.Subjects
+		}
+		return slices.DeleteFunc(slices.Clone(st.Subjects), func(s string) bool { return wire.ValidSubject(s) != nil })
+	})
 }
 
 func (cn *connection) completeFrom(c *cobra.Command, words func(*client.Stream) []string) {

@@ -61,23 +61,48 @@ Without FILE the one named by TIDEWIRE_CONFIG is read, or only the environment.
 Exit codes: 0 ok, 78 something is wrong.`
 
 func (a *app) configCheckCommand() *cobra.Command {
-	return &cobra.Command{
+	var v *view
+	c := &cobra.Command{
 		Use: "check [FILE]", Short: "Say everything that is wrong with a configuration", Long: configCheckLong,
 		Example: "  tidewire config check /etc/tidewire/tidewire.yaml", Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			o := a.configOptions(c, strings.Join(args, ""))
 			o.Partial = true
-			if _, err := config.Load(o); err != nil {
+			found := configChecked{OK: true, Problems: []configProblem{}}
+			_, err := config.Load(o)
+			if problems, ok := errors.AsType[config.Problems](err); ok {
+				found.OK = false
+				for _, p := range problems {
+					found.Problems = append(found.Problems, configProblem{p.ID.String(), p.Where, p.What})
+				}
+			}
+			if err != nil && (found.OK || v.is(formatText) || v.wide()) {
 				err = wrongConfig(c, err)
 				if p, ok := errors.AsType[*problem](err); ok {
 					p.code = exitConfig
 				}
 				return err
 			}
-			fmt.Fprintln(a.out, "ok")
-			return nil
+			if err := v.print(found, func() { fmt.Fprintln(a.out, "ok") }); err != nil || found.OK {
+				return err
+			}
+			return errSilent(exitConfig)
 		},
 	}
+	v = a.view(c, configChecked{})
+	return c
+}
+
+// configChecked is what check found.
+type configChecked struct {
+	OK       bool            `json:"ok" doc:"nothing is wrong"`
+	Problems []configProblem `json:"problems" doc:"everything that is; none if nothing is"`
+}
+
+type configProblem struct {
+	ID    string `json:"id" doc:"the number, for tidewire explain and docs/reference/errors.md"`
+	Where string `json:"where" doc:"file:line:column, environment variable or flag"`
+	What  string `json:"what" doc:"what is wrong with it, with the value, the limit and what to do"`
 }
 
 func (a *app) configExampleCommand() *cobra.Command {

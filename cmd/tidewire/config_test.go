@@ -62,6 +62,15 @@ func TestConfigCommands(t *testing.T) {
 	for _, args := range []string{"server --data d", "dev --temp", "config check", "config show"} {
 		c.fails(exitConfig, strings.Fields(args), "wrong in 2 places", file+":1:1", "did you mean limits?", file+":2:7", "TW-2102")
 	}
+	var found configChecked
+	r := c.run("config", "check", "-o", "json")
+	if err := json.Unmarshal([]byte(r.out), &found); err != nil || r.code != exitConfig || found.OK || len(found.Problems) != 2 ||
+		found.Problems[0].Where != file+":1:1" || found.Problems[0].ID != "TW-2102" || !strings.Contains(found.Problems[0].What, "did you mean limits?") {
+		t.Errorf("%v: %+v", err, r)
+	}
+	for _, listen := range []string{"127.0.0.1", "21001"} {
+		newCLI(t, nil).fails(exitUsage, []string{"server", "--data", "d", "--listen", listen}, "give host:port, such as 127.0.0.1:7420 (TW-")
+	}
 	if out := c.ok("config", "example"); !strings.Contains(out, "#  max-requests: 1024") {
 		t.Errorf("example:\n%s", out)
 	}

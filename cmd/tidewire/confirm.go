@@ -53,6 +53,16 @@ func (cn *connection) confirm(c *cobra.Command, stream, question string, yes ans
 		todo: "type the stream's name when asked, or give --yes=" + stream, code: exitUsage}
 }
 
+// confirmUnprotected wants the name of a protected context before it is forgotten.
+func (a *app) confirmUnprotected(e *contextEntry, yes answer) error {
+	if !e.Protected || string(yes) == e.Name ||
+		yes == "" && a.typed && a.ask(fmt.Sprintf("Context %s is protected, and its nodes (%s) will be no more. Type its name: ", e.Name, e.Server)) == e.Name {
+		return nil
+	}
+	return &problem{id: explain.Protected, what: "context " + e.Name + " was not forgotten", err: errors.New("it is protected, and without it its nodes are not"),
+		todo: "type its name when asked, or give --yes=" + e.Name, code: exitUsage}
+}
+
 // ask puts a question on the terminal and gives the answer.
 func (a *app) ask(question string) string {
 	fmt.Fprint(a.err, question)

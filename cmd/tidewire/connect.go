@@ -162,6 +162,9 @@ func checkServers(addresses string) error {
 		if !strings.Contains(address, ":") || strings.HasSuffix(address, "]") || net.ParseIP(address) != nil {
 			continue
 		}
+		if scheme, _, ok := strings.Cut(address, "://"); ok {
+			return fmt.Errorf("%s is no address of a node: leave out %s://", address, scheme)
+		}
 		if err := checkAddress(address); err != nil {
 			return fmt.Errorf("%s is no address of a node: %w", address, err)
 		}
@@ -179,6 +182,14 @@ func (cn *connection) connect(ctx context.Context, opts ...client.Option) (*clie
 	}
 	ctx, cancel := context.WithTimeout(ctx, cn.timeout)
 	defer cancel()
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	addresses := hostPorts(cn.address())
+	defer time.AfterFunc(silentAfter, func() {
+		if said := httpOf(addresses[0], silentAfter); said != "" && len(addresses) == 1 {
+			giveUp(notANode(said))
+		}
+	}).Stop()
 	lost := time.Time{}
 	opts = append([]client.Option{
 		client.WithName("tidewire"),
@@ -195,6 +206,9 @@ func (cn *connection) connect(ctx context.Context, opts ...client.Option) (*clie
 	}, opts...)
 	cn.remind()
 	c, err := client.Connect(ctx, cn.address(), opts...)
+	if cause := context.Cause(ctx); errors.Is(cause, errNotANode) {
+		err = cause
+	}
 	if err != nil {
 		return nil, cn.notConnected(err)
 	}
@@ -202,34 +216,51 @@ func (cn *connection) connect(ctx context.Context, opts ...client.Option) (*clie
 	return c, nil
 }
 
-// notConnected says why there is no connection. Of a peer that does not speak our protocol it finds out whether it
-// speaks TLS.
+// silentAfter is how long a server says nothing before it is asked whether it is another kind of server.
+const silentAfter = time.Second
+
+// notConnected says why there is no connection. Of a peer that does not speak our protocol it finds out what it is.
 func (cn *connection) notConnected(err error) error {
 	p := &problem{id: explain.NotConnected, what: "no connection to " + cn.address(), err: err}
+	address, patience := hostPorts(cn.address())[0], min(cn.timeout, silentAfter)
 	switch {
+	case errors.Is(err, errNotANode):
+		p.id = explain.NotTidewire
 	case errors.Is(err, client.ErrUnsupported):
 		p.id = explain.VersionGap
 	case errors.Is(err, client.ErrMalformed), errors.Is(err, client.ErrTooLarge), strings.Contains(err.Error(), "closed before the handshake"), errors.Is(err, syscall.ECONNRESET):
-		address, patience := hostPorts(cn.address())[0], min(cn.timeout, time.Second)
 		p.id, p.err = explain.NotTidewire, notANode(saysOf(address, patience)) // the code of err would say something else
 		if speaksTLS(address, patience) {
 			p.id, p.err = explain.TLSOnPlain, errors.New("what answers there wants TLS, which a Tidewire node does not speak yet")
+		} else if askHealth(context.Background(), address, patience).err == nil {
+			p.err, p.todo = errors.New("that is a node's port for its admin API, metrics and health"), "give the address that its clients use: `listen` in its configuration, and not `admin.listen`"
 		}
 	case errors.Is(err, context.DeadlineExceeded):
-		address, patience := hostPorts(cn.address())[0], min(cn.timeout, time.Second)
-		// An HTTP server waits for the end of what it takes for a line. A node speaks HTTP too.
-		if said := saysOf(address, patience); strings.HasPrefix(said, "HTTP/") && !strings.Contains(said, " 421 ") && askHealth(context.Background(), address, patience).err != nil {
+		if said := httpOf(address, patience); said != "" {
 			p.id, p.err = explain.NotTidewire, notANode(said)
 		}
 	}
 	return p
 }
 
+// httpOf is the first line that an HTTP server says that is no node; otherwise empty. Such a one says nothing to a client: it waits
+// for the end of what it takes for a line. A node speaks HTTP too.
+func httpOf(address string, patience time.Duration) string {
+	said := saysOf(address, patience)
+	if strings.HasPrefix(said, "HTTP/") && !strings.Contains(said, " 421 ") && errors.Is(askHealth(context.Background(), address, patience).err, errNoHealth) {
+		return said
+	}
+	return ""
+}
+
+// errNotANode is what an address unwraps to at which something else answers.
+var errNotANode = errors.New("what answers there is not a Tidewire node")
+
 func notANode(said string) error {
 	if said == "" {
-		return errors.New("what answers there is not a Tidewire node")
+		return errNotANode
 	}
-	return fmt.Errorf("what answers there is not a Tidewire node: it says %q", said)
+	return fmt.Errorf("%w: it says %q", errNotANode, said)
 }
 
 // saysOf is the first line of what a server says by itself or to a line of HTTP; empty if it is no text.

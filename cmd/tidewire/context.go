@@ -281,7 +281,7 @@ func (a *app) contextShowCommand() *cobra.Command {
 				return nil
 			}
 			if name == "" {
-				return &problem{id: explain.UnknownContext, what: "no context is selected", todo: "select one with `tidewire context select NAME`"}
+				return &problem{id: explain.UnknownContext, what: "no context is selected", code: exitUsage, todo: a.inForce(all) + "; select one with `tidewire context select NAME`"}
 			}
 			e, err := all.find(name)
 			if err != nil {
@@ -369,15 +369,26 @@ func (a *app) selecting(which func(*contexts) (*contextEntry, error)) error {
 }
 
 func (a *app) contextRmCommand() *cobra.Command {
-	return &cobra.Command{
+	var yes answer
+	c := &cobra.Command{
 		Use:               "rm NAME",
 		Aliases:           []string{"delete"},
 		Short:             "Forget a context",
-		Example:           "  tidewire context rm staging",
+		Long:              "Forget a context. One that is protected must be named again: its nodes are protected no more.",
+		Example:           "  tidewire context rm staging\n  tidewire context rm prod --yes=prod",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.contextNames,
 		RunE: func(_ *cobra.Command, args []string) error {
-			err := a.changeContexts(func(all *contexts) error {
+			all, err := a.contexts()
+			if err != nil {
+				return err
+			}
+			if e, err := all.find(args[0]); err != nil {
+				return err
+			} else if err := a.confirmUnprotected(e, yes); err != nil {
+				return err
+			}
+			err = a.changeContexts(func(all *contexts) error {
 				e, err := all.find(args[0])
 				if err != nil {
 					return err
@@ -398,6 +409,9 @@ func (a *app) contextRmCommand() *cobra.Command {
 			return err
 		},
 	}
+	yes.flag(c)
+	c.Flags().Lookup("yes").Usage = "do not ask; of a protected context --yes=`NAME` must name it"
+	return c
 }
 
 func (a *app) contextEditCommand() *cobra.Command {

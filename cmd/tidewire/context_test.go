@@ -163,6 +163,14 @@ func TestProtected(t *testing.T) {
 	c.typing("s\n").ok("stream", "rm", "s")
 	c.ok("stream", "create", "t")
 	c.ok("stream", "rm", "t", "--yes=t")
+
+	c.typed = false
+	for _, yes := range []string{"", "--yes", "--yes=t"} {
+		c.fails(exitUsage, strings.Fields("context rm prod "+yes), "TW-6030", "give --yes=prod")
+	}
+	c.typed = true
+	c.typing("y\n").fails(exitUsage, []string{"context", "rm", "prod"}, "TW-6030", "Type its name: ")
+	c.typing("prod\n").ok("context", "rm", "prod")
 }
 
 // It is protected in every spelling of its address, and as the same cluster at an address that the context does not know.
@@ -182,7 +190,7 @@ func TestProtectedElsewhere(t *testing.T) {
 		}
 	}
 	// Added while nobody answers, the cluster is remembered at the first use.
-	c.ok("context", "rm", "prod")
+	c.ok("context", "rm", "prod", "--yes=prod")
 	if r := c.run("context", "add", "prod", "--server", "nobody.invalid", "--protected"); r.code != 0 || !strings.Contains(r.err, "no node answers") {
 		t.Errorf("%+v", r)
 	}
@@ -384,4 +392,7 @@ func TestNotANode(t *testing.T) {
 		}
 	}
 	c.fails(exitUsage, []string{"stream", "ls", "--server", "x:y:z"}, "TW-5009")
+	c.fails(exitUsage, []string{"stream", "ls", "--server", "ftp://x"}, "TW-5009", "leave out ftp://")
+	// It is not waited for until the end.
+	c.fails(exitError, []string{"stream", "ls", "--server", plain.Listener.Addr().String(), "--timeout", "10m"}, "TW-5004", "it says \"HTTP/1.0 404 Not Found\"")
 }

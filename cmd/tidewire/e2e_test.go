@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -167,7 +168,7 @@ func TestUnreachable(t *testing.T) {
 	c := newCLI(t, nil)
 	c.env["TIDEWIRE_SERVER"] = "127.0.0.1:1" // nobody listens on tcpmux
 	for _, args := range [][]string{{"pub", "a", "x"}, {"sub", "a"}, {"stream", "ls"}, {"bench", "pub"}, {"bench", "sub"}, {"bench", "rtt"}} {
-		c.fails(exitError, args, "no connection to 127.0.0.1:1", "connection refused", "TW-5001", "Start a node with `tidewire dev`")
+		c.fails(exitError, args, "no connection to 127.0.0.1:1", "connection refused", "TW-5001", "`tidewire dev` starts one to try things on")
 	}
 	c.fails(exitError, []string{"pub", "a", "x", "--server", "127.0.0.1:2"}, "no connection to 127.0.0.1:2")
 	c.fails(exitUsage, []string{"pub", "a", "x", "--server", "what:is:this"}, "what:is:this", "do:  ")
@@ -186,6 +187,74 @@ func TestSubFrom(t *testing.T) {
 		}
 	}
 	c.fails(exitUsage, []string{"sub", "a..b"}, "empty token")
+}
+
+// --no-follow reads what there is, of every partition, and ends.
+func TestSubPresent(t *testing.T) {
+	c := newCLI(t, startNode(t, t.TempDir(), true))
+	c.typing("0\n1\n2\n").ok("pub", "s.a", "-")
+	c.typing("3\n4\n").ok("pub", "s.b", "-")
+	c.ok("stream", "create", "empty")
+	for args, want := range map[string]string{
+		"s.>":                           "0\n1\n2\n3\n4\n",
+		"s.b":                           "3\n4\n",
+		"s.a":                           "0\n1\n2\n",
+		"s.* --count 2":                 "0\n1\n",
+		"s.> --count 9":                 "0\n1\n2\n3\n4\n",
+		"s.> --from 3":                  "3\n4\n",
+		"s.a --from 4":                  "",
+		"s.> --from 5":                  "",
+		"s.> --from last":               "4\n",
+		"s.> --from 1h":                 "0\n1\n2\n3\n4\n",
+		"s.> --from 2020-01-01":         "0\n1\n2\n3\n4\n",
+		"empty":                         "",
+		"empty --from last":             "",
+		"> --from first":                "0\n1\n2\n3\n4\n",
+		"s.b --format %o=%v\\n --quiet": "3=3\n4=4\n",
+	} {
+		if got := c.ok(append([]string{"sub", "--no-follow"}, strings.Fields(args)...)...); got != want {
+			t.Errorf("sub --no-follow %s: %q, want %q", args, got, want)
+		}
+	}
+	if r := c.run("sub", "none", "--no-follow"); r.code != 0 || r.err != "no stream captures none\n" {
+		t.Errorf("of no stream: %+v", r)
+	}
+	c.fails(exitUsage, []string{"sub", "s.>", "--no-follow", "--from", "next"}, "--no-follow would print nothing")
+	c.fails(exitError, []string{"sub", "s.>", "--no-follow", "--from", "6"}, "TW-6010", "give --from 0 to 5")
+
+	c.ok("stream", "create", "wide", "--partitions", "3")
+	var in strings.Builder
+	for i := range 30_000 { // more than one answer holds, and over all partitions
+		fmt.Fprintf(&in, "%d %s\n", i, strings.Repeat("x", 100))
+	}
+	c.typing(in.String()).ok("pub", "wide", "-", "--quiet")
+	got := strings.Split(strings.TrimSpace(c.ok("sub", "wide", "--no-follow", "--quiet")), "\n")
+	want := strings.Split(strings.TrimSpace(in.String()), "\n")
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("%d lines came back, %d were published", len(got), len(want))
+	}
+}
+
+// All of the input as one record, whatever is in it.
+func TestPubWhole(t *testing.T) {
+	c := newCLI(t, startNode(t, t.TempDir(), true))
+	in := "one\ntwo\x00\n\n"
+	c.typing(in).ok("pub", "s", "--whole", "--quiet")
+	c.typing("").ok("pub", "s", "-", "--whole", "--quiet")
+	if got := c.ok("sub", "s", "--no-follow", "--format", "<%v>"); got != "<"+in+"><>" {
+		t.Errorf("it came back as %q", got)
+	}
+	c.typing(strings.Repeat("x", 1<<20)).fails(exitError, []string{"pub", "s", "--whole"}, "TW-1003: the record was not stored", "it is longer, and a record on s has room for")
+	c.fails(exitUsage, []string{"pub", "s", "data", "--whole"}, "DATA and --whole exclude each other")
+	file := filepath.Join(t.TempDir(), "f.json")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := c.run("pub", "s", "@"+file); r.code != 0 || !strings.Contains(r.err, "tidewire pub s --whole < "+file) {
+		t.Errorf("%+v", r)
+	}
 }
 
 func TestSubFromOffset(t *testing.T) {
@@ -231,6 +300,9 @@ func TestPubSaysWhatIsStored(t *testing.T) {
 		}
 	}
 	c.typing("1\n").fails(exitError, []string{"pub", "nowhere.x", "-"}, "no line is stored; go on from line 1", "--subject nowhere.x")
+	c.typing("1\n").fails(exitError, []string{"pub", "nowhere.x", "-", "-o", "json"}, `"stored_lines": 0`, `"next_line": 1`)
+	c.ok("stream", "create", "t")
+	c.typing("1\n2\n"+strings.Repeat("x", 2<<20)+"\n").fails(exitError, []string{"pub", "t", "-", "-o", "json"}, `"stored_lines": 2`, `"next_line": 3`)
 }
 
 // A subscription that begins with what is next waits for it, also where no stream is yet, and prints
@@ -341,7 +413,7 @@ func TestLog(t *testing.T) {
 		t.Errorf("--from 2 --limit 1 prints %s", out)
 	}
 	for _, args := range []string{"--from 3", "--from 99 --json"} {
-		c.fails(exitUsage, append([]string{"log", "dump", dir}, strings.Fields(args)...), "TW-6010", "no record there has the offset", "partitions/1 offsets [0, 3)")
+		c.fails(exitError, append([]string{"log", "dump", dir}, strings.Fields(args)...), "TW-6010", "no record there has the offset", "partitions/1 offsets [0, 3)")
 	}
 	if out := c.ok("log", "dump", filepath.Join(dir, "catalog")); !strings.Contains(out, `"op":"create-stream"`) {
 		t.Errorf("the catalog is %s", out)
@@ -414,6 +486,20 @@ func TestLogVerifyFindsDamage(t *testing.T) {
 	if r.code != 1 || !strings.Contains(r.out, "DAMAGE: ") || !strings.Contains(r.out, "record 1") || !strings.Contains(r.out, "record 3") {
 		t.Errorf("exit code %d\n%s%s", r.code, r.out, r.err)
 	}
+	n = startNode(t, dir, true) // and a node serves what is around it, and says so
+	c = newCLI(t, n)
+	note := "damaged on disk and not served, the rest is: d/0: offsets 2 to 2"
+	if out := c.ok("health"); !strings.Contains(out, " is ready\n") || !strings.Contains(out, note) {
+		t.Errorf("health says %q", out)
+	}
+	var nodes []healthJSON
+	if err := json.Unmarshal([]byte(c.ok("health", "-o", "json")), &nodes); err != nil || !slices.ContainsFunc(nodes[0].Checks, func(c checkJSON) bool { return c.OK && c.Note == note }) {
+		t.Errorf("health says %+v, %v", nodes, err)
+	}
+	if r := c.run("sub", "d", "--no-follow"); r.code != exitError || r.out != "record 0\nrecord 1\nrecord 3\nrecord 4\n" || !strings.Contains(r.err, "missing: ") {
+		t.Errorf("%+v", r)
+	}
+	stopNode(t, n)
 	if err := os.Remove(filepath.Join(part, "manifest")); err != nil {
 		t.Fatal(err)
 	}

@@ -43,6 +43,7 @@ type checkJSON struct {
 	Name   string `json:"name" doc:"of the check"`
 	OK     bool   `json:"ok" doc:"it holds"`
 	Reason string `json:"reason,omitempty" doc:"why it does not"`
+	Note   string `json:"note,omitempty" doc:"what to know though it does: records that are damaged on disk"`
 }
 
 func (a *app) healthCommand() *cobra.Command {
@@ -167,7 +168,7 @@ func getText(ctx context.Context, url string) (string, *http.Response, error) {
 	return string(b), answer, err
 }
 
-// parseHealth reads what /readyz?verbose says: "[+] name" or "[-] name: reason" a line, and at last ok or not ok.
+// parseHealth reads what /readyz?verbose says: "[+] name", "[+] name: note" or "[-] name: reason" a line, and at last ok or not ok.
 func parseHealth(text string) ([]checkJSON, error) {
 	checks := []checkJSON{}
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
@@ -175,8 +176,9 @@ func parseHealth(text string) ([]checkJSON, error) {
 		return nil, errNoHealth
 	}
 	for _, line := range lines[:len(lines)-1] {
-		if name, ok := strings.CutPrefix(line, "[+] "); ok {
-			checks = append(checks, checkJSON{Name: name, OK: true})
+		if held, ok := strings.CutPrefix(line, "[+] "); ok {
+			name, note, _ := strings.Cut(held, ": ")
+			checks = append(checks, checkJSON{Name: name, OK: true, Note: note})
 		} else if failed, ok := strings.CutPrefix(line, "[-] "); ok {
 			name, why, _ := strings.Cut(failed, ": ")
 			checks = append(checks, checkJSON{Name: name, Reason: why})
@@ -207,7 +209,7 @@ func (a *app) showHealth(nodes []healthJSON) {
 			if !c.OK {
 				state = "fails"
 			}
-			rows = append(rows, []string{"  " + c.Name, state, c.Reason})
+			rows = append(rows, []string{"  " + c.Name, state, c.Reason + a.bad(c.Note)})
 		}
 		a.table(rows)
 	}

@@ -63,8 +63,9 @@ func TestUsageErrors(t *testing.T) {
 		{"stream lx", []string{`there is no stream command "lx"`, "did you mean tidewire stream ls"}},
 		{"log veryfy d", []string{"did you mean tidewire log verify"}},
 		{"--nope", []string{"unknown flag: --nope", "see tidewire --help"}},
-		{"pub", []string{"accepts between 1 and 2 arg(s)", "see tidewire pub --help"}},
-		{"pub a b c", []string{"accepts between 1 and 2 arg(s)"}},
+		{"pub", []string{"an argument is missing: it is called as tidewire pub SUBJECT [DATA | -]", "see tidewire pub --help"}},
+		{"pub a b --kye c", []string{"unknown flag: --kye; did you mean --key?"}},
+		{"pub a b c", []string{"3 arguments: it is called as tidewire pub SUBJECT"}},
 		{"pub a b --header x", []string{`--header "x" is not NAME=VALUE`}},
 		{"pub a b --header =x", []string{"is not NAME=VALUE"}},
 		{"pub a b --batch-records 0", []string{"--batch-records 0 is not 1 to 65535"}},
@@ -72,7 +73,7 @@ func TestUsageErrors(t *testing.T) {
 		{"pub a b --batch-bytes lots", []string{`"lots" is no number of bytes`}},
 		{"pub a b --timeout 0s", []string{"--timeout 0s is not above 0"}},
 		{"pub a b --timeout soon", []string{"invalid argument", "soon"}},
-		{"sub", []string{"accepts 1 arg(s), received 0"}},
+		{"sub", []string{"an argument is missing"}},
 		{"sub a --from yesterday", []string{`--from "yesterday" is no place to begin`, "first, last, next"}},
 		{"sub a --format %q", []string{`unknown %q`, "%v value"}},
 		{"sub a --count -1", []string{`"-1" for "--count" flag: it is no whole number from 0 on`, "do:  "}},
@@ -88,7 +89,7 @@ func TestUsageErrors(t *testing.T) {
 		{"sub a --count 0", []string{"--count 0 would print nothing"}},
 		{"sub a --json --format %v", []string{"--format and --output exclude each other"}},
 		{"stream ls --json -n", []string{"--names and --output exclude each other"}},
-		{"stream create", []string{"accepts 1 arg(s), received 0"}},
+		{"stream create", []string{"an argument is missing"}},
 		{"stream create a --partitions 0", []string{"--partitions 0 is below 1"}},
 		{"stream create a --max-age tomorrow", []string{`"tomorrow" is no duration`}},
 		{"stream create a --max-age -1h", []string{"not above 0"}},
@@ -107,7 +108,7 @@ func TestUsageErrors(t *testing.T) {
 		{"server --data d --log-format xml", []string{`--log-format: log.format: "xml" is not text or json`}},
 		{"dev a --temp", []string{"--temp makes a directory of its own"}},
 		{"dev a --data b", []string{"named twice"}},
-		{"version now", []string{"unknown command \"now\" for \"tidewire version\""}},
+		{"version now", []string{"1 argument: it is called as tidewire version"}},
 	} {
 		c.fails(exitUsage, strings.Fields(x.args), x.words...)
 	}

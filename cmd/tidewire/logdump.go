@@ -109,7 +109,7 @@ func (d *dump) run(dir string) error {
 	case d.damaged:
 		return errSilent(exitError)
 	case d.seek && !d.found:
-		return &problem{id: explain.OffsetBeyond, what: fmt.Sprintf("no record there has the offset %d", d.from), code: exitUsage,
+		return &problem{id: explain.OffsetBeyond, what: fmt.Sprintf("no record there has the offset %d", d.from),
 			err: errors.New("what is there: " + strings.Join(d.held, "; ")), todo: "give --from an offset that is kept, or leave it out"}
 	}
 	return nil

@@ -115,6 +115,15 @@ func TestAdminElsewhere(t *testing.T) {
 		t.Errorf("health says %q", out)
 	}
 	c.ok("node", "show")
+	_, version, err := getText(t.Context(), "http://"+c.env["TIDEWIRE_SERVER"]+"/version")
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin := adminAddress(t.Context(), c.env["TIDEWIRE_SERVER"])
+	if version.StatusCode != http.StatusMisdirectedRequest || admin == "" {
+		t.Fatalf("%s, %q", version.Status, admin)
+	}
+	c.fails(exitError, []string{"pub", "orders", "x", "--server", admin}, "TW-5004", "that is a node's port for its admin API", "give the address that its clients use")
 	gone := healthServer(t, func() (int, string) { return http.StatusMisdirectedRequest, "" })
 	c.fails(exitError, []string{"health", "--server", gone}, errNoHealth.Error())
 }
@@ -166,7 +175,7 @@ func TestHealth(t *testing.T) {
 	if err := json.Unmarshal([]byte(r.out), &nodes); err != nil || r.code != exitError || len(nodes) != 2 || nodes[0].Ready || !nodes[1].Ready {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if got := nodes[0].Checks[1]; got != (checkJSON{"disk", false, "full: 0 B free\nof 1 GiB"}) {
+	if got := nodes[0].Checks[1]; got != (checkJSON{Name: "disk", Reason: "full: 0 B free\nof 1 GiB"}) {
 		t.Errorf("the check is %+v", got)
 	}
 }

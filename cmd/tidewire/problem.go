@@ -24,6 +24,8 @@ const (
 	exitReadOnly = 77 // the file system became read-only
 	exitConfig   = 78 // EX_CONFIG: the configuration is wrong
 	exitLost     = 79 // the data directory is gone
+
+	exitInterrupted = 130 // as a shell says it of Ctrl-C
 )
 
 // problem is an error as a person reads it: what happened, why, what to do.
@@ -33,6 +35,7 @@ type problem struct {
 	err  error  // why; may be nil
 	todo string // default: what the catalogue says
 	code int    // default exitError
+	fate *fate  // of lines that were published; may be nil
 }
 
 func (p *problem) Error() string {
@@ -87,6 +90,8 @@ type problemJSON struct {
 	What string `json:"what" doc:"what happened"`
 	Why  string `json:"why,omitempty" doc:"why, if more is known"`
 	Do   string `json:"do,omitempty" doc:"what to do"`
+
+	*fate
 }
 
 // said is p in words: what its place did not say, the catalogue does.
@@ -95,7 +100,7 @@ func (p *problem) said() problemJSON {
 	if narrower, ok := causeID(p.err); ok {
 		id = narrower
 	}
-	out := problemJSON{What: p.what, Do: p.todo}
+	out := problemJSON{What: p.what, Do: p.todo, fate: p.fate}
 	if p.err != nil {
 		out.Why = strings.TrimSpace(reason(p.err))
 	}

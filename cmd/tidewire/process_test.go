@@ -308,6 +308,13 @@ func TestSubInterrupted(t *testing.T) {
 	}
 	p.signal(os.Interrupt)
 	p.ends(0, "1 record, 1 B in ")
+
+	p = spawn(t, "", "sub", "s", "--count", "5", "--server", n.Addr().String())
+	if got := p.line(); got != "x" {
+		t.Fatalf("it printed %q: %s", got, p.err.String())
+	}
+	p.signal(os.Interrupt)
+	p.ends(exitInterrupted, "1 record of 5, 1 B in ")
 }
 
 // pub that waits for a line stores what it has read when it is told to stop.

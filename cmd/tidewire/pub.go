@@ -18,7 +18,8 @@ import (
 	"github.com/tidewire/tidewire/proto/wire"
 )
 
-const pubLong = `Publish DATA as one record, or each line of standard input as a record of its own.
+const pubLong = `Publish DATA as one record, or each line of standard input as a record of its own; with
+--whole all of standard input as one.
 
 A record counts as published when it is acknowledged: fsynced on a majority of its
 replicas. Lines go out as they are read, in batches made of whatever came while the
@@ -32,6 +33,7 @@ Whatever else ends it early, it says which lines are stored.`
 const pubExample = `  tidewire pub orders.new '{"id": 7}'
   tidewire pub orders.new '{"id": 7}' --key customer-9 --header trace=4bf92f
   journalctl -f -o json | tidewire pub logs.host1 -
+  tidewire pub pictures.cat --whole < cat.png
   tidewire pub logs.host1 - --compress < access.log`
 
 type pub struct {
@@ -42,6 +44,7 @@ type pub struct {
 	batchBytes   byteCount
 	inFlight     byteCount
 	compress     bool
+	whole        bool
 	view         *view
 	quiet        bool
 
@@ -65,9 +68,10 @@ func (a *app) pubCommand() *cobra.Command {
 	f.IntVar(&v.batchRecords, "batch-records", 0, "most records in a batch, 1 to 65535 (default 65535)")
 	f.Var(&v.batchBytes, "batch-bytes", "most bytes in a batch, up to 1MiB (default 256KiB)")
 	f.Var(&v.inFlight, "in-flight", "most bytes without an ack; beyond that, reading waits (default 4MiB)")
+	f.BoolVar(&v.whole, "whole", false, "publish standard input as one record, to the byte")
 	f.BoolVar(&v.compress, "compress", false, "compress batches with zstd; they stay so on disk and on the way to readers")
 	a.progressFlags(c)
-	v.completeSubjects(c)
+	v.completeSubjects(c, true)
 	v.view = a.view(c, oneAck{})
 	v.view.ofMany = reflect.TypeFor[pubSummary]()
 	f.BoolVar(&v.quiet, "quiet", false, "print nothing but errors")
@@ -76,6 +80,9 @@ func (a *app) pubCommand() *cobra.Command {
 
 func (v *pub) run(c *cobra.Command, args []string) error {
 	fromInput := len(args) == 1 || args[1] == "-"
+	if v.whole && !fromInput {
+		return usage(c, errors.New("DATA and --whole exclude each other: --whole reads standard input"))
+	}
 	if len(args) == 1 && v.app.typed {
 		return usage(c, errors.New("there is nothing to publish: give DATA, or pipe lines in (- reads the terminal)"))
 	}
@@ -102,14 +109,34 @@ func (v *pub) run(c *cobra.Command, args []string) error {
 		return err
 	}
 	defer cl.Close()
-	if fromInput {
+	if fromInput && !v.whole {
 		return v.lines(ctx, cl, m)
 	}
-	m.Value = []byte(args[1])
-	if limit := valueLimit(&m, cl.Server().BatchLimit); len(m.Value) > limit {
-		return &problem{id: explain.Wire(3), what: "the record was not stored", err: fmt.Errorf("it is %s long, and %w", plural(len(m.Value), "byte"), errTooLong(m.Subject, limit)), todo: splitIt}
+	limit := valueLimit(&m, cl.Server().BatchLimit)
+	long := ""
+	if v.whole {
+		m.Value, err = io.ReadAll(io.LimitReader(v.app.in, int64(limit)+1))
+		if err != nil {
+			return &problem{id: explain.InputFailed, what: "the record was not stored", err: err, todo: "see why the input ended, and publish it again"}
+		}
+		long = "longer"
+	} else {
+		m.Value = []byte(args[1])
+		long = plural(len(m.Value), "byte") + " long"
+		v.noteFile(args[1])
+	}
+	if len(m.Value) > limit {
+		return &problem{id: explain.Wire(3), what: "the record was not stored", err: fmt.Errorf("it is %s, and %w", long, errTooLong(m.Subject, limit)), todo: splitIt}
 	}
 	return v.one(ctx, cl, m)
+}
+
+// noteFile says how to publish a file to somebody who gave a file's name as the record.
+func (v *pub) noteFile(data string) {
+	name := strings.TrimPrefix(data, "@")
+	if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() && !v.quiet {
+		fmt.Fprintf(v.app.err, "the record is the text %q; the file of that name: tidewire pub %s --whole < %s\n", data, v.subject, quoteArg(name))
+	}
 }
 
 func (v *pub) options(c *cobra.Command) ([]client.Option, error) {
@@ -283,14 +310,15 @@ func (v *pub) ended(t *tracker, err error) error {
 	if err == nil {
 		return nil
 	}
+	fate := t.fate()
 	if errors.Is(err, errLine) {
-		return &problem{id: explain.LineTooLong, what: "not every line was stored", err: err, todo: splitIt + "; " + t.fate()}
+		return &problem{id: explain.LineTooLong, what: "not every line was stored", err: err, todo: splitIt + "; " + fate.text, fate: fate}
 	}
-	p := &problem{id: explain.NotAllStored, what: "not every line was stored", err: v.worded(err)}
+	p := &problem{id: explain.NotAllStored, what: "not every line was stored", err: v.worded(err), fate: fate}
 	if inner, ok := errors.AsType[*problem](err); ok {
 		p.err = errors.New(inner.Error())
 	}
-	p.todo = t.fate()
+	p.todo = fate.text
 	if more := v.publishAdvice(err); more != "" {
 		p.todo += "\n" + more
 	}

@@ -115,6 +115,11 @@ func (a *app) root() *cobra.Command {
 		} else if before, _, number := strings.Cut(err.Error(), "strconv.Parse"); number {
 			err = errors.New(before + "it is no number")
 		}
+		if name, unknown := strings.CutPrefix(err.Error(), "unknown flag: --"); unknown {
+			if near := nearest(name, flagNames(c)); near != "" {
+				err = fmt.Errorf("%w; did you mean --%s?", err, near)
+			}
+		}
 		return usage(c, err)
 	})
 	a.colors = "auto"
@@ -206,15 +211,29 @@ func (a *app) refuseUnknown(c *cobra.Command) {
 				v.printSchema()
 				return errSilent(0)
 			}
-			if err := check(c, args); err != nil {
-				return usage(c, err)
+			switch err := check(c, args); {
+			case err == nil:
+				return nil
+			case len(args) == 0:
+				return usage(c, fmt.Errorf("an argument is missing: it is called as %s", c.UseLine()))
+			default:
+				return usage(c, fmt.Errorf("%s: it is called as %s", plural(len(args), "argument"), c.UseLine()))
 			}
-			return nil
 		}
 	}
 	for _, sub := range c.Commands() {
 		a.refuseUnknown(sub)
 	}
+}
+
+// flagNames are the names of all flags that c takes.
+func flagNames(c *cobra.Command) (names []string) {
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			names = append(names, f.Name)
+		}
+	})
+	return names
 }
 
 // usage makes err an error of how the command was called.

@@ -44,7 +44,7 @@ type streamJSON struct {
 	MaxRecords uint64          `json:"max_records,omitempty" doc:"what a partition keeps at least"`
 	Deleted    bool            `json:"deleted,omitempty" doc:"it is deleted; its data are kept until they are purged"`
 	DeletedAt  *time.Time      `json:"deleted_at,omitempty" doc:"when it was deleted"`
-	PurgedAt   *time.Time      `json:"purged_at,omitempty" doc:"when its data will be removed"`
+	PurgeAt    *time.Time      `json:"purge_at,omitempty" doc:"when its data will be removed"`
 	Records    uint64          `json:"records" doc:"in all partitions; of a deleted stream 0"`
 	Bytes      uint64          `json:"bytes" doc:"on disk, in all partitions; of a deleted stream what its purge will free"`
 	Partitions []partitionJSON `json:"partitions" doc:"its partitions; of a deleted stream none"`
@@ -193,12 +193,12 @@ func (a *app) listDeleted(c *cobra.Command, cn *connection, v *view, names bool)
 		return err
 	}
 	out := []streamJSON{}
-	rows := [][]string{{"NAME", "ID", "SUBJECTS", "ON DISK", "DELETED", "PURGED"}}
+	rows := [][]string{{"NAME", "ID", "SUBJECTS", "ON DISK", "DELETED", "PURGE AT"}}
 	for _, st := range streams {
 		j := adminJSON(st)
 		out = append(out, j)
 		rows = append(rows, []string{j.Name, strconv.FormatUint(j.ID, 10), strings.Join(j.Subjects, " "), size(j.Bytes),
-			j.DeletedAt.Format(time.RFC3339), j.PurgedAt.Format(time.RFC3339)})
+			j.DeletedAt.Format(time.RFC3339), j.PurgeAt.Format(time.RFC3339)})
 	}
 	return v.print(out, func() {
 		switch {

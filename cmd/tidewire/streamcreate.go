@@ -48,6 +48,7 @@ newest --max-bytes or --max-records.`,
 			}
 			cfg.Name, cfg.MaxAge, cfg.MaxBytes = args[0], time.Duration(maxAge), uint64(maxBytes)
 			return cn.call(c.Context(), func(ctx context.Context, cl *client.Client) error {
+				_, missing := cl.Stream(ctx, cfg.Name)
 				st, err := cl.CreateStream(ctx, cfg)
 				if errors.Is(err, client.ErrStreamExists) {
 					if there, showErr := cl.Stream(ctx, cfg.Name); showErr == nil {
@@ -64,7 +65,8 @@ newest --max-bytes or --max-records.`,
 					return &problem{id: explain.StreamRequest, what: "stream " + cfg.Name + " was not created", err: err}
 				}
 				return v.print(toJSON(&st), func() {
-					fmt.Fprintf(a.out, "stream %s captures %s in %s and keeps %s\n", st.Name, strings.Join(st.Subjects, " and "),
+					there := map[bool]string{true: "is there already: it "}[missing == nil]
+					fmt.Fprintf(a.out, "stream %s %scaptures %s in %s and keeps %s\n", st.Name, there, strings.Join(st.Subjects, " and "),
 						plural(len(st.Partitions), "partition"), keeps(&st))
 				})
 			})

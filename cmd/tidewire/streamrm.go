@@ -15,9 +15,9 @@ import (
 
 // removed is the JSON of rm.
 type removed struct {
-	Name     string     `json:"name" doc:"of the stream"`
-	Purged   bool       `json:"purged" doc:"its data are removed too, for good"`
-	PurgedAt *time.Time `json:"purged_at,omitempty" doc:"when its data will be removed"`
+	Name    string     `json:"name" doc:"of the stream"`
+	Purged  bool       `json:"purged" doc:"its data are removed too, for good"`
+	PurgeAt *time.Time `json:"purge_at,omitempty" doc:"when its data will be removed"`
 }
 
 func (a *app) streamRmCommand() *cobra.Command {
@@ -82,7 +82,7 @@ func (cn *connection) remove(ctx context.Context, name string, purge bool) (remo
 	err := cn.admin(ctx, what, func(ctx context.Context, s adminv1.StreamServiceClient) error {
 		got, err := s.DeleteStream(ctx, &adminv1.DeleteStreamRequest{Name: name, RequestId: request})
 		if err == nil && got.Stream.GetPurgeTime() != nil {
-			out.PurgedAt = timeOf(got.Stream.PurgeTime.AsTime())
+			out.PurgeAt = timeOf(got.Stream.PurgeTime.AsTime())
 		}
 		return err
 	})
@@ -94,12 +94,12 @@ func (a *app) sayRemoved(v *view, r removed) error {
 		switch {
 		case r.Purged:
 			fmt.Fprintf(a.out, "stream %s is deleted, and its data with it\n", r.Name)
-		case r.PurgedAt == nil:
+		case r.PurgeAt == nil:
 			fmt.Fprintf(a.out, "stream %s is deleted\n", r.Name)
 		default:
 			fmt.Fprintf(a.out, "stream %s is deleted; `tidewire stream undelete %s` brings it back until %s\n"+
 				"its data stay on disk until then: `tidewire stream purge %s` frees the space at once, for good\n",
-				r.Name, r.Name, r.PurgedAt.Format(time.RFC3339), r.Name)
+				r.Name, r.Name, r.PurgeAt.Format(time.RFC3339), r.Name)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -18,7 +19,7 @@ import (
 )
 
 const subLong = `Read the records whose subject FILTER matches, from the first one kept, and go on with
-what is published, until Ctrl-C or --count.
+what is published, until Ctrl-C or --count. --no-follow ends with what there is now.
 
 A filter is a subject in which a token may be *, which stands for any one token, and
 the last may be >, which stands for one or more. It selects from every stream and
@@ -32,21 +33,27 @@ partition, also from those that come later. Records of one partition come in ord
   10m         what was stored in the last ten minutes; 36h, 7d
   2026-01-02T15:04:05Z  what was stored since then; also 2026-01-02, 2026-01-02T15:04:05
 
+Exit codes: 0 all that was asked for was read, or Ctrl-C of what has no end; 1 it could
+not be read, or records are missing, which stderr names; 2 wrong usage; 130 Ctrl-C
+before --count or --no-follow was at its end.
+
 --format says what is printed of each record, as kcat does; default '%v\n':
 ` + formatHelp
 
 const subExample = `  tidewire sub orders.new
   tidewire sub 'orders.>' --from 10m
+  tidewire sub 'orders.>' --no-follow --json > orders.json
   tidewire sub '>' --format '%t %s %o %v\n' --from next
   tidewire sub orders.new --from 4711 --count 1 --json | jq .value`
 
 type sub struct {
 	*connection
-	from   string
-	count  uint64
-	format string
-	view   *view
-	quiet  bool
+	from     string
+	count    uint64
+	noFollow bool
+	format   string
+	view     *view
+	quiet    bool
 }
 
 func (a *app) subCommand() *cobra.Command {
@@ -63,9 +70,11 @@ func (a *app) subCommand() *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&v.from, "from", "first", "`WHERE` to begin: first, last, next, an offset, a time or how long ago")
 	f.Uint64Var(&v.count, "count", 0, "end after `N` records")
+	f.BoolVar(&v.noFollow, "no-follow", false, "end with the newest record there is now, one partition after the other")
 	f.StringVar(&v.format, "format", defaultFormat, "what to print of each record")
 	a.progressFlags(c)
-	v.completeSubjects(c)
+	v.completeSubjects(c, false)
+	_ = c.RegisterFlagCompletionFunc("from", cobra.FixedCompletions([]string{"first", "last", "next"}, cobra.ShellCompDirectiveNoFileComp)) // fails for unknown flags alone
 	v.view = a.view(c, recordShown{}, formatText, formatWide, formatJSON)
 	f.BoolVar(&v.quiet, "quiet", false, "say nothing on stderr but errors")
 	return c
@@ -96,6 +105,9 @@ func (v *sub) run(c *cobra.Command, filter string) error {
 	if c.Flags().Changed("count") && v.count == 0 {
 		return usage(c, errors.New("--count 0 would print nothing"))
 	}
+	if v.noFollow && v.from == "next" {
+		return usage(c, errors.New("--no-follow would print nothing of what is published from now on"))
+	}
 	ctx, stop := interruptible(c.Context())
 	defer stop()
 	cl, err := v.connect(ctx)
@@ -103,6 +115,9 @@ func (v *sub) run(c *cobra.Command, filter string) error {
 		return err
 	}
 	defer cl.Close()
+	if v.noFollow {
+		return v.readPresent(ctx, cl, filter, start, write)
+	}
 	s, err := v.subscribe(ctx, cl, filter, start)
 	if _, worded := errors.AsType[*problem](err); worded {
 		return err
@@ -111,7 +126,7 @@ func (v *sub) run(c *cobra.Command, filter string) error {
 		return &problem{id: explain.ReadingStopped, what: fmt.Sprintf("cannot read %s", filter), err: err}
 	}
 	defer s.Close()
-	return v.read(ctx, s, write)
+	return v.read(ctx, s.All(ctx), write)
 }
 
 func (v *sub) subscribe(ctx context.Context, cl *client.Client, filter string, start client.Start) (*client.Subscription, error) {
@@ -169,8 +184,8 @@ func captures(st *client.Stream, filter string) bool {
 	return !st.Deleted && slices.ContainsFunc(st.Subjects, func(s string) bool { return wire.Overlap(s, filter) })
 }
 
-// read prints records until there are enough, or ctx ends.
-func (v *sub) read(ctx context.Context, s *client.Subscription, write func([]byte, *client.Record) []byte) error {
+// read prints records until there are enough or no more, or ctx ends.
+func (v *sub) read(ctx context.Context, all iter.Seq2[client.Record, error], write func([]byte, *client.Record) []byte) error {
 	out := newOutput(v.app.out)
 	began := time.Now()
 	var records, bytes uint64
@@ -184,7 +199,7 @@ func (v *sub) read(ctx context.Context, s *client.Subscription, write func([]byt
 		})
 		defer bar.stop()
 	}
-	for r, err := range s.All(ctx) {
+	for r, err := range all {
 		if err != nil {
 			if v.passable(err) {
 				damaged = true
@@ -209,12 +224,21 @@ func (v *sub) read(ctx context.Context, s *client.Subscription, write func([]byt
 	}
 	if !v.quiet && (ctx.Err() != nil || v.app.terminal) {
 		took := time.Since(began)
-		fmt.Fprintf(v.app.err, "%s, %s in %s\n", plural(records, "record"), size(bytes), span(took))
+		of := ""
+		if records < v.count {
+			of = " of " + count(v.count)
+		}
+		fmt.Fprintf(v.app.err, "%s%s, %s in %s\n", plural(records, "record"), of, size(bytes), span(took))
 	}
-	if failed == nil && damaged {
+	switch {
+	case failed != nil:
+		return failed
+	case damaged:
 		return errSilent(exitError)
+	case ctx.Err() != nil && (records < v.count || v.noFollow):
+		return errSilent(exitInterrupted)
 	}
-	return failed
+	return nil
 }
 
 // passable says what is missing and reports whether reading goes on behind it.

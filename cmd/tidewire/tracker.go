@@ -88,17 +88,25 @@ func (t *tracker) failedLocked(line int) {
 	}
 }
 
+// fate is what became of the lines of an input that was not stored as a whole.
+type fate struct {
+	StoredLines *int   `json:"stored_lines,omitempty" doc:"of lines that were published: the first so many are stored"`
+	NextLine    int    `json:"next_line,omitempty" doc:"go on from it; missing if lines may or may not be stored, as the text says"`
+	text        string // the same for a person
+}
+
 // fate says which lines are stored, once every record is answered or given up.
-func (t *tracker) fate() string {
+func (t *tracker) fate() *fate {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	next := t.ackedUpTo + 1
 	if t.failedFrom > 0 {
 		next = min(next, t.failedFrom)
 	}
+	before := next - 1
 	stored := "no line is stored"
-	if next > 1 {
-		stored = linesText(1, next-1) + " stored"
+	if before > 0 {
+		stored = linesText(1, before) + " stored"
 	}
 	if t.ackedUpTo > next { // others came after one that failed
 		stored += fmt.Sprintf(", and of the lines from %s to %s some", count(next+1), count(t.ackedUpTo))
@@ -106,9 +114,9 @@ func (t *tracker) fate() string {
 	if t.unknownFrom > 0 {
 		unknown := linesText(t.unknownFrom, t.unknownUpTo)
 		unknown = strings.TrimSuffix(strings.TrimSuffix(unknown, " is"), " are")
-		return fmt.Sprintf("%s; %s may or may not be: look with `tidewire sub`, then go on behind what is there", stored, unknown)
+		return &fate{&before, 0, fmt.Sprintf("%s; %s may or may not be: look with `tidewire sub`, then go on behind what is there", stored, unknown)}
 	}
-	return fmt.Sprintf("%s; go on from line %s", stored, count(next))
+	return &fate{&before, next, fmt.Sprintf("%s; go on from line %s", stored, count(next))}
 }
 
 func linesText(from, to int) string {

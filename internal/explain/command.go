@@ -68,7 +68,7 @@ var commandEntries = []Entry{
 	{ContextExists, "the context exists", "There is a context of that name already.", "Choose another name, or change it with `tidewire context edit NAME`."},
 	{ContextFile, "contexts not readable", "The file of the contexts cannot be read or written, or does not hold what it should.", "Mend the file by hand, or remove it and add the contexts anew."},
 	{NoPrevious, "no previous context", "There is no context that was selected before the present one.", "Name one: `tidewire context select NAME`."},
-	{Protected, "protected", "The node belongs to a protected context: what removes data must be confirmed by the stream's name.", "Type the name when asked, or give --yes=NAME."},
+	{Protected, "protected", "The node belongs to a protected context: what removes data must be confirmed by the stream's name, and to forget the context by its own.", "Type the name when asked, or give --yes=NAME."},
 	{EditorFailed, "editor failed", "The editor named by VISUAL or EDITOR did not end well, so nothing was changed.", "Give the changes as flags, or set EDITOR."},
 	{NotWritten, "file not written", "A file could not be written.", "Name another directory, or make room in it."},
 	{NodeRequest, "request about the node failed", "The node did not answer what was asked about itself, or did not do it, for the reason that was given.", "Mend that and try again: to ask twice does no harm."},

@@ -16,7 +16,7 @@ const (
 )
 
 var connectionEntries = []Entry{
-	{Refused, "connection refused", "The machine is there, and nothing listens at that port.", "Start a node with `tidewire dev`, or name another with --server or TIDEWIRE_SERVER."},
+	{Refused, "connection refused", "The machine is there, and nothing listens at that port.", "Is the node up, and is that its address? `tidewire context ls` says which one is used; --server or TIDEWIRE_SERVER names another. `tidewire dev` starts one to try things on."},
 	{UnknownHost, "unknown host", "The name of the machine does not resolve to an address.", "Check the name; --server and TIDEWIRE_SERVER take HOST:PORT, such as 127.0.0.1:7420."},
 	{Timeout, "no answer in time", "The node, or the way to it, did not answer within --timeout. A packet filter that drops looks the same, and so does a server of another protocol that waits for more.", "Is the node up, and not overloaded? Its log says more; --timeout waits longer."},
 	{NotTidewire, "not a Tidewire node", "Something else listens at that port, an HTTP, SSH or database server say: what it says is not the Tidewire protocol.", "Check the port: a node listens at 7420 unless told otherwise with --listen."},

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+
+	client "github.com/tidewire/tidewire/client/go"
+	"github.com/tidewire/tidewire/internal/explain"
+	"github.com/tidewire/tidewire/proto/wire"
+)
+
+// checksumRetries is how often records are asked for again that were damaged on the way.
+const checksumRetries = 3
+
+// readPresent prints what filter selects of what there is now.
+func (v *sub) readPresent(ctx context.Context, cl *client.Client, filter string, start client.Start, write func([]byte, *client.Record) []byte) error {
+	asking, cancel := v.request(ctx)
+	defer cancel()
+	streams, err := cl.Streams(asking)
+	if offset, number := strconv.ParseUint(v.from, 10, 64); err == nil && number == nil {
+		err = checkOffset(asking, cl, filter, offset)
+	}
+	if _, worded := errors.AsType[*problem](err); worded {
+		return err
+	}
+	if err != nil {
+		return &problem{id: explain.ReadingStopped, what: "cannot read " + filter, err: err}
+	}
+	return v.read(ctx, v.present(ctx, cl, streams, filter, start), write)
+}
+
+// present yields the records of those streams as they are now, one partition after the other.
+func (v *sub) present(ctx context.Context, cl *client.Client, streams []client.Stream, filter string, start client.Start) iter.Seq2[client.Record, error] {
+	return func(yield func(client.Record, error) bool) {
+		none := true
+		for i := range streams {
+			st := &streams[i]
+			if !captures(st, filter) {
+				continue
+			}
+			none = false
+			for j := range st.Partitions {
+				if !presentOf(ctx, cl, st, &st.Partitions[j], filter, start, yield) {
+					return
+				}
+			}
+		}
+		if none && !v.quiet {
+			fmt.Fprintf(v.app.err, "no stream captures %s\n", filter)
+		}
+	}
+}
+
+// presentOf yields those of one partition, and reports whether there may be more. Errors are yielded as a subscription does, with the
+// offset behind what is missing.
+func presentOf(ctx context.Context, cl *client.Client, st *client.Stream, p *client.Partition, filter string, at client.Start, yield func(client.Record, error) bool) bool {
+	garbled := 0
+	for next := p.LogStart; next < p.HighWatermark; {
+		got, err := cl.Fetch(ctx, st.Name, p.Number, at)
+		if err != nil {
+			e, _ := errors.AsType[*client.Error](err)
+			switch {
+			case errors.Is(err, client.ErrChecksum) && garbled < checksumRetries:
+				garbled++
+			case (errors.Is(err, client.ErrOffsetRange) || errors.Is(err, client.ErrDataLoss)) && e.Value > next:
+				next = e.Value
+				at = client.FromOffset(next)
+			default:
+				yield(client.Record{}, fmt.Errorf("%s: %s", st.Name, reason(err)))
+				return false
+			}
+			if !yield(client.Record{}, err) {
+				return false
+			}
+			continue
+		}
+		garbled = 0
+		for i := range got.Records {
+			r := &got.Records[i]
+			if r.Offset >= p.HighWatermark {
+				return true
+			}
+			if wire.Match(filter, r.Subject) && !yield(*r, nil) {
+				return false
+			}
+		}
+		if got.Next <= next && len(got.Records) == 0 {
+			return true
+		}
+		next = got.Next
+		at = client.FromOffset(next)
+	}
+	return true
+}
