@@ -33,6 +33,7 @@ func TestHostileConnections(t *testing.T) {
 			}
 		})
 	}
+	n.again(t)
 	harness.Report(t, "memory at most, after all attacks", "%d MiB (%d before)", s.Usage(t).Peak>>20, before.Resident>>20)
 	calm(t, s, files)
 	n.check()
@@ -242,6 +243,7 @@ func TestManyCursors(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.besides(t, manyCursors)
+	n.again(t)
 }
 
 var topologyUnread = hostileCase{"TOPOLOGY of 256 partitions that nobody reads", 4, unreadMetadata(1)}
@@ -256,6 +258,7 @@ func TestTopologyUnread(t *testing.T) {
 	}
 	before := s.Usage(t)
 	n.besides(t, topologyUnread)
+	n.again(t)
 	harness.Report(t, "memory at most", "%d MiB (%d before)", s.Usage(t).Peak>>20, before.Resident>>20)
 	if now := s.Usage(t); now.Peak > before.Resident+2*hostileMemory {
 		t.Errorf("the node held %d MiB, %d before", now.Peak>>20, before.Resident>>20)

@@ -38,6 +38,7 @@ func TestHostile(t *testing.T) {
 			}
 		})
 	}
+	n.again(t)
 	harness.Report(t, "memory at most, after all attacks", "%d MiB (%d before)", s.Usage(t).Peak>>20, before.Resident>>20)
 	calm(t, s, files)
 	s.Stop()

@@ -28,6 +28,8 @@ type neighbour struct {
 
 	mu        sync.Mutex
 	latencies []time.Duration
+
+	above []hostileCase // to be measured again
 }
 
 func newNeighbour(t *testing.T, address string) *neighbour {
@@ -81,9 +83,9 @@ func (n *neighbour) check() {
 	noFailures(n.t, n.journal)
 }
 
-// again is how many times as many pairs decide where fewer are above the goal: by the disk alone the ratio of one pair
+// rounds is how many times as many pairs decide where fewer are above the goal: by the disk alone the ratio of one pair
 // varies between a third and three, and the median of 45 by a fifth.
-var again = []int{1, 5, 17}
+var rounds = []int{1, 5, 17}
 
 func median(of []float64) float64 {
 	slices.Sort(of)
@@ -107,9 +109,30 @@ const goalVariable = "TIDEWIRE_NEIGHBOUR_GOAL"
 // phaseLength is how long the neighbour is watched at a time.
 const phaseLength = 500 * time.Millisecond
 
-// besides has an attack take turns with quiet, in pairs, and reports the median of the ratios of the
-// neighbour's p99. The nightly run makes more pairs.
+// besides measures the neighbour's p99 beside an attack. Above the goal it is measured once more by again, after all others: the
+// machine is shared, and what others do there for some minutes is not the attackers' doing. Both figures are reported.
 func (n *neighbour) besides(t *testing.T, tc hostileCase) {
+	t.Helper()
+	if m, goal := n.measure(t, tc), neighbourGoal(t); goal > 0 && m > goal {
+		t.Logf("above %.2f: it will be measured again", goal)
+		n.above = append(n.above, tc)
+	}
+}
+
+// again measures a second time what was above the goal.
+func (n *neighbour) again(t *testing.T) {
+	for _, tc := range n.above {
+		t.Run("again "+tc.name, func(t *testing.T) {
+			if m, goal := n.measure(t, tc), neighbourGoal(t); m > goal {
+				t.Errorf("the neighbour's p99 is %.2f times what it is without the attack, goal %.2f, for the second time", m, goal)
+			}
+		})
+	}
+}
+
+// measure has an attack take turns with quiet, in pairs, and reports the median of the ratios of the
+// neighbour's p99. The nightly run makes more pairs.
+func (n *neighbour) measure(t *testing.T, tc hostileCase) float64 {
 	t.Helper()
 	n.t = t
 	a := startAttackers(t, tc.name, n.address)
@@ -118,7 +141,7 @@ func (n *neighbour) besides(t *testing.T, tc hostileCase) {
 	var quiets []time.Duration
 	goal := neighbourGoal(t)
 	pairs := harness.Count(t, "TIDEWIRE_PAIRS", 1)
-	for _, times := range again {
+	for _, times := range rounds {
 		for len(ratios) < times*pairs {
 			a.behave()
 			quiet := n.phase(phaseLength)
@@ -136,8 +159,6 @@ func (n *neighbour) besides(t *testing.T, tc hostileCase) {
 	slices.Sort(quiets)
 	harness.Report(t, "neighbour's p99 attacked / quiet: "+tc.name, "%.2f (median of %d pairs, half of them %.2f to %.2f; quiet %s)",
 		median(ratios), len(ratios), ratios[len(ratios)/4], ratios[len(ratios)*3/4], quiets[len(quiets)/2].Round(10*time.Microsecond))
-	if m := median(ratios); goal > 0 && m > goal {
-		t.Errorf("the neighbour's p99 is %.2f times what it is without the attack, goal %.2f", m, goal)
-	}
 	n.check()
+	return median(ratios)
 }
