@@ -202,6 +202,39 @@ func TestAdminUpdateSubjects(t *testing.T) {
 	}
 }
 
+// Who read a stream when it was deleted goes on where he stood if it comes back: nothing comes twice, and nothing old to who asked
+// for what is next.
+func TestSubscriptionsGoOnAfterUndelete(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.Dev = false })
+	a := administer(t, n)
+	a.create(&adminv1.Stream{Name: "orders", Partitions: 2})
+	p := connect(t, n)
+	st := p.streamOf("orders")
+	p.fill(st, 0, values("orders", 3, "old %d"))
+	first, next := connect(t, n), connect(t, n)
+	firstCorr := first.subscribe(wire.Subscribe{Filter: "orders", Start: wire.Start{From: wire.FromFirst}})
+	nextCorr := next.subscribe(wire.Subscribe{Filter: "orders", Start: wire.Start{From: wire.FromNext}})
+	first.receive(firstCorr, 3)
+	for i := range 3 {
+		a.delete("orders")
+		first.recvError(wire.CodeUnknownStream)
+		next.recvError(wire.CodeUnknownStream)
+		if _, err := a.UndeleteStream(a.ctx, &adminv1.UndeleteStreamRequest{Name: "orders"}); err != nil {
+			t.Fatal(err)
+		}
+		p.fill(st, 0, values("orders", 1, "new %d"))
+		for _, got := range [][]delivered{first.receive(firstCorr, 1), next.receive(nextCorr, 1)} {
+			if len(got) != 1 || got[0].offset != uint64(3+i) {
+				t.Fatalf("got %+v, want offset %d", got, 3+i)
+			}
+		}
+	}
+	first.conn.Close()
+	next.conn.Close()
+	p.conn.Close()
+	until(t, "nothing of it is left", func() bool { return n.weight.Load() == 0 })
+}
+
 // The records of an undeleted stream are what they were, also after a restart in between.
 func TestAdminUndelete(t *testing.T) {
 	dir := t.TempDir()

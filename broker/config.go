@@ -70,7 +70,7 @@ type Config struct {
 	// node-wide. Default a twelfth of MemoryLimit, at most 256 MiB.
 	HotMemory int64
 	// OutboundMemory bounds the bytes written but not yet taken by clients, node-wide; beyond it
-	// nothing more is pushed or fetched until clients have read. Default a twelfth of MemoryLimit, at
+	// nothing more is pushed or fetched for those who have some of it, until they have read. Default a twelfth of MemoryLimit, at
 	// most 256 MiB.
 	OutboundMemory int64
 	// InboundMemory bounds the bytes of frames that have not arrived whole, node-wide; beyond it a

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tidewire/tidewire/proto/wire"
+	"github.com/tidewire/tidewire/storage"
 )
 
 // fill publishes batches and waits for their acks.
@@ -211,6 +212,122 @@ func TestCreditOverColdPartitions(t *testing.T) {
 			credit = window
 		}
 	}
+}
+
+// takes has all clients count as such that have taken so many bytes: for who takes much, more is read ahead.
+func takes(n *Node, bytes int64) {
+	onSession(n, func(s *session) { s.progress.written = bytes })
+}
+
+// coldStream has partitions that each hold an entry of almost a megabyte, which is not in memory.
+func coldStream(p *peer, name string, partitions uint32) wire.StreamInfo {
+	p.t.Helper()
+	st := p.create(wire.CreateStream{Name: name, Partitions: partitions})
+	big := strings.Repeat("x", 1000<<10)
+	for part := range partitions {
+		p.fill(st, part, []message{{name, "", big}})
+	}
+	return st
+}
+
+// Clients that have records read for them and give no credit stop nobody else's reading, however many they are.
+func TestWithheldCreditStopsNobody(t *testing.T) {
+	const memory = 8 << 20
+	n := startNode(t, t.TempDir(), func(c *Config) { c.HotMemory, c.OutboundMemory = 1, memory })
+	p := connect(t, n)
+	coldStream(p, "cold", 4)
+	healthy := connect(t, n)
+	st := p.create(wire.CreateStream{Name: "fresh", Partitions: 1})
+	sub := healthy.subscribe(wire.Subscribe{Filter: "fresh"})
+	for range 32 {
+		q := connect(t, n)
+		takes(n, 4*readAhead)
+		q.subscribe(wire.Subscribe{Filter: "cold", Start: wire.Start{From: wire.FromFirst}, Credit: chunkBytes + 44<<10})
+		q.recv(wire.OpRecords) // overdraws: the other one that was read has to wait
+		until(t, "all that is read has arrived", func() (rests bool) {
+			rests = true
+			onSession(n, func(s *session) { rests = rests && s.coming == 0 && s.backlog() == 0 })
+			return rests
+		})
+	}
+	if held := n.outbound.Load(); held < wire.MaxBatch || held > memory/2+wire.MaxBatch {
+		t.Errorf("%d bytes are kept for who gives no credit, of %d for all", held, memory)
+	}
+	const others = memory * 5 / 4 // that others have not taken
+	n.outbound.Add(others)
+	defer n.outbound.Add(-others)
+	p.fill(st, 0, values("fresh", 1, "%d"))
+	healthy.receive(sub, 1)
+	late := connect(t, n) // and one whose records are on disk
+	late.receive(late.subscribe(wire.Subscribe{Filter: "fresh", Start: wire.Start{From: wire.FromFirst}}), 1)
+}
+
+// Damage is told by the offsets that are lost, of which the last is not the one after, and by where reading goes on.
+func TestDamageIsToldExactly(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	part, err := n.find(p.streamOf("a").ID, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := n.readError(&cursor{part: part}, &storage.CorruptError{Start: 41, End: 6719})
+	if told.Code != wire.CodeDataLoss || told.Value != 6719 || !strings.Contains(told.Message, "offsets 41 to 6718 ") {
+		t.Errorf("%v, value %d", told, told.Value)
+	}
+}
+
+// What waits for credit of one subscription keeps nothing else of the connection waiting.
+func TestStarvedBesideFetch(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.HotMemory = 1 })
+	p, q := connect(t, n), connect(t, n)
+	coldStream(p, "cold", 4)
+	st := p.create(wire.CreateStream{Name: "other", Partitions: 1})
+	p.fill(st, 0, values("other", 1, "%d"))
+	takes(n, 4*readAhead)
+	sub := q.subscribe(wire.Subscribe{Filter: "cold", Start: wire.Start{From: wire.FromFirst}, Credit: chunkBytes + 44<<10})
+	q.recv(wire.OpRecords)
+	takes(n, 0)
+	q.send((&wire.Fetch{Stream: st.ID, MaxBytes: 1 << 10}).AppendTo(nil, q.next()))
+	if f := q.recv(wire.OpRecords); f.Corr != q.corr {
+		t.Fatalf("RECORDS on %d, want %d", f.Corr, q.corr)
+	}
+	for range 3 { // and all of the first comes when there is credit
+		q.send(wire.Credit{Bytes: 1 << 20}.AppendTo(nil, sub))
+		if f := q.recv(wire.OpRecords); f.Corr != sub {
+			t.Fatalf("RECORDS on %d, want %d", f.Corr, sub)
+		}
+	}
+}
+
+// Cursors that wait for a client that takes nothing are forgotten when they end, and the others go on once it reads.
+func TestParkedCursorsEnd(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.HotMemory = 1 })
+	p := connect(t, n)
+	coldStream(p, "cold", 8)
+	const last = 1000
+	onSession(n, func(s *session) {
+		unread := len(s.output())
+		s.write(make([]byte, readAhead+1))
+		kept := len(s.out)
+		all := wire.Subscribe{Filter: "cold", Start: wire.Start{From: wire.FromFirst}, Credit: 16 << 20}
+		for corr := range uint32(last) {
+			s.loop.began = time.Now() // a turn for each
+			if err := s.subscribe(1+corr, &all); err != nil {
+				t.Error(err)
+			}
+			if 1+corr < last {
+				s.finish(1 + corr)
+			}
+		}
+		if got := len(s.parked) + len(s.loaded); got < 8 || got > 256 {
+			t.Errorf("%d are parked, of which 8 have not ended", got)
+		}
+		s.out = append(s.out[:unread], s.out[kept:]...)
+	})
+	for range last {
+		p.recv(wire.OpOK)
+	}
+	p.receive(last, 8)
 }
 
 // A subscription from NEXT sees what is published behind its OK, whatever else goes on.

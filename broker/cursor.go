@@ -19,7 +19,7 @@ const (
 	cursorIdle    cursorState = iota // between two steps
 	cursorWaiting                    // for the high watermark: stands in its watch
 	cursorStarved                    // for credit
-	cursorParked                     // for outbound memory: stands in loop.parked
+	cursorParked                     // for outbound memory: stands in session.parked
 	cursorReading                    // a reader goroutine has it
 	cursorEnded
 )
@@ -73,6 +73,7 @@ type cursor struct {
 	records uint64
 	ask     int    // bytes asked for, reserved with the sink
 	held    int64  // counted in session.reading
+	coming  int64  // counted in session.coming
 	frame   []byte // a whole RECORDS frame, or empty if everything was filtered out
 	err     error
 }
@@ -140,10 +141,10 @@ func (c *cursor) feed() {
 				s.out = append(out, c.frame...)
 			}
 			c.releaseFrame()
-			c.hold(0)
+			c.hold(0, 0)
 			c.deliver(size, nil)
 			continue
-		case s.node.outbound.Load() > s.node.config().OutboundMemory, int64(s.backlog())+s.reading > min(2*s.ahead(), s.node.config().backlog()):
+		case !s.mayRead():
 			c.rest(cursorParked)
 			return
 		case c.located && !c.readable():
@@ -215,11 +216,45 @@ func (c *cursor) rest(in cursorState) {
 	c.state = in
 	switch in {
 	case cursorStarved:
+		if c.pending {
+			c.hold(c.held, 0) // it does not come before there is credit, and others of the client need not wait for that
+			c.spare()
+		}
 		c.sink.starved(c)
 	case cursorWaiting:
 		c.watch().add(c)
 	case cursorParked:
-		c.session.loop.park(c)
+		c.session.park(c)
+	}
+}
+
+// spare lets go of a frame that waits for credit, to be read again, where the node has not much memory left, or this client has
+// many such: credit may never come.
+func (c *cursor) spare() {
+	s := c.session
+	if cfg := s.node.config(); s.reading <= cfg.backlog() && s.node.outbound.Load() <= cfg.OutboundMemory/2 {
+		return
+	}
+	c.pending, c.stale = false, true
+	c.releaseFrame()
+	c.hold(0, 0)
+}
+
+// relieve does that for all frames of the client that were kept when the node had more memory.
+func (s *session) relieve() {
+	if s.reading == 0 || s.node.outbound.Load() <= s.node.config().OutboundMemory/2 {
+		return
+	}
+	for _, conv := range s.conversations {
+		sub, ok := conv.(*subscription)
+		if !ok {
+			continue
+		}
+		for _, c := range sub.turn {
+			if c.state == cursorStarved && c.pending {
+				c.spare()
+			}
+		}
 	}
 }
 
@@ -232,6 +267,20 @@ const (
 	// sessionBacklog is how many unsent bytes of one client have what it asks for refused.
 	sessionBacklog = 16 << 20
 )
+
+// littleComing is how much may be on its way to a client whose cursors go on although the node has no memory for others.
+const littleComing = 64 << 10
+
+// mayRead tells whether more may be read for the client: it has not much on its way, and the node has memory for that. What
+// others do not take is not to stop who has next to nothing: they may fill OutboundMemory, and not half as much again.
+func (s *session) mayRead() bool {
+	cfg := s.node.config()
+	most, own := cfg.OutboundMemory, int64(s.backlog())
+	if own+s.reading <= littleComing {
+		most += most / 2
+	}
+	return own+s.coming <= min(2*s.ahead(), cfg.backlog()) && s.node.outbound.Load() <= most
+}
 
 // full reports whether what the client has not taken stops its cursors.
 func (s *session) full() bool { return int64(s.backlog()) > s.ahead() }
@@ -305,19 +354,23 @@ func (c *cursor) end() {
 		return
 	case cursorWaiting:
 		c.watch().remove(c)
+	case cursorParked:
+		c.session.unparked()
 	}
 	c.closeReader()
 }
 
-// hold counts bytes that the cursor has in memory, or may come to have, beside the output.
-func (c *cursor) hold(bytes int64) {
+// hold counts bytes that the cursor has in memory, or may come to have, beside the output, and of these about what the client
+// will be sent without more credit.
+func (c *cursor) hold(bytes, coming int64) {
 	c.session.reading += bytes - c.held
-	c.held = bytes
+	c.session.coming += coming - c.coming
+	c.held, c.coming = bytes, coming
 	c.session.account()
 }
 
 func (c *cursor) closeReader() {
-	c.hold(0)
+	c.hold(0, 0)
 	if c.reader != nil && c.cold {
 		c.session.node.readers.submit(job{close: c.reader})
 	} else if c.reader != nil {
@@ -343,7 +396,7 @@ func (c *cursor) releaseFrame() {
 func (c *cursor) read(room int) {
 	c.ask = min(room, chunkBytes)
 	c.sink.reserve(c.ask)
-	c.hold(wire.MaxBatch) // one entry comes however little is asked for
+	c.hold(wire.MaxBatch, int64(c.ask)) // one entry comes however little is asked for
 	c.submit()
 }
 
@@ -414,15 +467,16 @@ func (c *cursor) readDone() {
 		c.pending = true
 	}
 	if c.pending {
-		c.hold(int64(len(c.frame)))
+		c.hold(int64(len(c.frame)), int64(len(c.frame)))
 	} else {
-		c.hold(0)
+		c.hold(0, 0)
 	}
 	c.feed()
 	if !c.pending && c.state != cursorReading {
 		c.releaseFrame() // who rests keeps no buffer
 	}
 	c.sink.woken()
+	c.session.unpark()
 }
 
 // entriesEnd is the offset behind the last of entries; next if there are none.

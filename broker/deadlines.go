@@ -16,8 +16,9 @@ import (
 //	handshake   no HELLO within HandshakeTimeout of connecting, however much came
 //	idle        nothing came for IdleTimeout
 //	frame       a frame that has begun to arrive stands still for FrameTimeout, or is older than that and came
-//	            slower than slowestFrame
-//	consumer    bytes wait for the client, and within SlowConsumerTimeout it took neither all of them nor leastTaken.
+//	            slower than slowestFrame; where half of InboundMemory waits, an eighth of that time, and eight times as fast
+//	consumer    bytes wait for the client, and within SlowConsumerTimeout, an eighth of it while more than OutboundMemory
+//	            waits for all, it took neither all of them nor leastTaken.
 //	            One that gives no credit is not slow: nothing is written for it, so nothing waits
 //	unsent      more than twice Config.backlog waits: answers to what it goes on asking and does not read; less
 //	            ends it when the node holds more than OutboundMemory for all, see Config.mostUnsent
@@ -62,7 +63,7 @@ type progress struct {
 	frameBegan time.Time // the frame that is arriving; zero if none is
 	written    int64     // bytes ever given to gnet
 	taken      int64     // of them, what the client had taken at takenAt
-	takenAt    time.Time
+	takenAt    time.Time // zero while nothing waits
 	asked      time.Time // the kernel, about what is unacknowledged
 }
 
@@ -86,6 +87,8 @@ func (s *session) checkDeadlines(now time.Time) {
 		s.drop(closedVanished, "client vanished, closed")
 	case s.stuck(now, cfg.SlowConsumerTimeout):
 		s.drop(closedConsumer, "client does not read what is sent to it, closed")
+	case s.leavesMuch():
+		s.drop(closedUnsent, "client does not read its answers, closed")
 	case s.closing:
 	case s.state < stateReady:
 		if now.Sub(s.since) > cfg.HandshakeTimeout {
@@ -102,15 +105,26 @@ func (s *session) frameLate(now time.Time, silent, limit time.Duration) bool {
 	if s.progress.frameBegan.IsZero() {
 		return false
 	}
-	age := now.Sub(s.progress.frameBegan)
-	return silent > limit || age > limit && float64(s.conn.InboundBuffered()) < slowestFrame*age.Seconds()
+	age, slowest := now.Sub(s.progress.frameBegan), float64(slowestFrame)
+	if s.node.inbound.Load() > s.node.config().InboundMemory/2 { // others need the room
+		limit, slowest = limit/8, slowest*8
+	}
+	return silent > limit || age > limit && float64(s.conn.InboundBuffered()) < slowest*age.Seconds()
 }
 
-// stuck reports whether the client has left what waits for it.
+// stuck reports whether the client has left what waits for it. What waits in the kernel counts too: gnet hears of a client that
+// reads slowly only when the kernel has room for much.
 func (s *session) stuck(now time.Time, limit time.Duration) bool {
 	p := &s.progress
 	unsent := int64(s.unsent())
-	if taken := p.written - unsent; unsent == 0 || taken-p.taken >= leastTaken || p.takenAt.IsZero() {
+	if unsent == 0 {
+		p.takenAt = time.Time{}
+		return false
+	}
+	if s.node.outbound.Load() > s.node.config().OutboundMemory { // others need the room
+		limit /= 8
+	}
+	if taken := p.written - unsent - unacknowledged(s.conn.Fd()); taken-p.taken >= leastTaken || p.takenAt.IsZero() {
 		p.taken, p.takenAt = taken, now
 	}
 	return now.Sub(p.takenAt) > limit

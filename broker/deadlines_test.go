@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"io"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -90,6 +91,37 @@ func TestSlowConsumer(t *testing.T) {
 	alive(t, producer)
 	frugal.recv(wire.OpRecords) // the first one overdraws its credit
 	alive(t, frugal)
+}
+
+// A client that reads slowly, but as fast as is asked of it, is not closed, however much its kernel and ours keep.
+func TestSlowReaderStays(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.SlowConsumerTimeout = time.Second })
+	producer := connect(t, n)
+	st := producer.streamOf("slow")
+	corr, _ := producer.open(st, wire.Open{})
+	const batches = 32
+	for i := range uint64(batches) {
+		producer.send(wire.AppendPublish(nil, corr, batch(t, i, message{"slow", "", strings.Repeat("x", 400<<10)})))
+		producer.acks(corr, i, i+1)
+	}
+	slow := connect(t, n)
+	_ = slow.conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+	slow.subscribe(wire.Subscribe{Filter: "slow", Start: wire.Start{From: wire.FromFirst}, Credit: 64 << 20})
+	read := func(bytes int) {
+		if _, err := io.ReadFull(slow.conn, make([]byte, bytes)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read(6 << 20) // it has shown that it reads: the kernel keeps much for it
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for range 40 {
+		<-tick.C
+		read(24 << 10)
+	}
+	if got := n.closures[closedConsumer].Load(); got != 0 {
+		t.Errorf("%d closed", got)
+	}
 }
 
 type panicking struct{ auth.AllowClients }

@@ -13,7 +13,7 @@ const (
 // deliverLocked releases mu, and has the loop's clients told of what was committed: by the loop or, if that waits for its sockets
 // and there is little to tell, by the caller. Another thread takes long to wake where its core has gone to sleep meanwhile.
 func (l *loop) deliverLocked() {
-	if l.waking || !l.mail.little() || !l.own.TryLock() {
+	if l.waking || l.wanted.Load() || !l.mail.little() || !l.own.TryLock() {
 		l.wakeLocked()
 		return
 	}

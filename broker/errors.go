@@ -138,7 +138,7 @@ func (n *Node) readError(c *cursor, err error) *wire.Error {
 		c.part.damage.add(corrupt)
 		n.log.Error("damaged records met by a reader", zap.String("stream", c.part.stream().Name), zap.Uint32("partition", c.part.number), zap.Error(err))
 		return &wire.Error{Code: wire.CodeDataLoss, Value: uint64(corrupt.End),
-			Message: fmt.Sprintf("%s: offsets %d to %d are damaged on disk and no good copy exists; go on at %d", where, corrupt.Start, corrupt.End, corrupt.End)}
+			Message: fmt.Sprintf("%s: offsets %d to %d are damaged on disk and no good copy exists", where, corrupt.Start, corrupt.End-1)}
 	case errors.As(err, &beyond):
 		return &wire.Error{Code: wire.CodeOffsetRange, Value: beyond.high,
 			Message: fmt.Sprintf("%s: offset %d is above the high watermark %d", where, beyond.offset, beyond.high)}

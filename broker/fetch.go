@@ -34,7 +34,7 @@ func (s *session) fetch(corr uint32, q *wire.Fetch) error {
 			return err
 		}
 	}
-	if waits := int64(s.backlog()) + s.reading; waits > s.node.config().backlog() {
+	if waits := int64(s.backlog()) + s.coming; waits > s.node.config().backlog() {
 		return &wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: 10 * time.Millisecond,
 			Message: fmt.Sprintf("%d bytes are being read for this client or wait for it: take them before fetching more", waits)}
 	}

@@ -2,7 +2,9 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -19,8 +21,8 @@ type loop struct {
 	events    gnet.EventLoop // nil until its first connection, written under mu
 	sessions  map[*session]struct{}
 	touched   []*session            // have output to write
-	parked    []*cursor             // wait for outbound memory, or for their client
-	unparked  []*cursor             // the slice of the last round, for the next
+	parked    []*session            // have cursors that wait for outbound memory, or for their client
+	unparked  []*session            // the slice of the last round, for the next
 	unparking bool                  // they will be looked at
 	free      [][]byte              // output buffers, for reuse
 	freeSize  int                   // their bytes
@@ -39,9 +41,10 @@ type loop struct {
 	heart     heart
 	shared    bool // inside what other loops share: a panic there ends the process
 
-	own     sync.Mutex // taken before mu, or not waited for
-	serving bool       // the loop's goroutine holds own; only that looks here
-	lent    bool       // another goroutine holds own
+	own     sync.Mutex  // taken before mu, or not waited for
+	wanted  atomic.Bool // the loop's goroutine waits for own: nobody else takes it before
+	serving bool        // the loop's goroutine holds own; only that looks here
+	lent    bool        // another goroutine holds own
 
 	mu     sync.Mutex // guards mail, spare and waking; never held while anything blocks
 	mail   mailbox
@@ -200,7 +203,11 @@ func (l *loop) serve(do func()) {
 		do()
 		return
 	}
-	l.own.Lock()
+	if !l.own.TryLock() {
+		l.wanted.Store(true)
+		l.own.Lock()
+		l.wanted.Store(false)
+	}
 	l.serving = true
 	defer func() {
 		l.serving = false
@@ -310,8 +317,9 @@ func (l *loop) release(b []byte) {
 // parkRetry is how soon a parked cursor is looked at again: gnet says nothing when a client has read.
 const parkRetry = 5 * time.Millisecond
 
-func (l *loop) park(c *cursor) {
-	l.parked = append(l.parked, c)
+// park has the session's parked cursors looked at again.
+func (l *loop) park(s *session) {
+	l.parked = append(l.parked, s)
 	if !l.unparking {
 		l.unparking = true
 		l.unparkLater()
@@ -320,21 +328,19 @@ func (l *loop) park(c *cursor) {
 
 func (l *loop) unparkLater() { time.AfterFunc(parkRetry, func() { l.post(l.unpark) }) }
 
-// unpark looks at all that are parked. Those of a client that still takes nothing stay.
+// unpark looks at all sessions that have parked cursors.
 func (l *loop) unpark() {
 	for s := range l.unsent {
 		s.account()
 	}
 	parked := l.parked
 	l.parked, l.unparked = l.unparked, nil
-	for i, c := range parked {
-		switch {
-		case c.state != cursorParked:
-		case c.session.full():
-			l.parked = append(l.parked, c)
-		default:
-			c.state = cursorIdle
-			c.contained((*cursor).feed)
+	for i, s := range parked {
+		s.unparking = false
+		s.contained((*session).unpark)
+		if len(s.parked)+len(s.loaded) > 0 && !s.unparking {
+			s.unparking = true
+			l.parked = append(l.parked, s)
 		}
 		parked[i] = nil
 	}
@@ -342,6 +348,58 @@ func (l *loop) unpark() {
 	if l.unparking = len(l.parked) > 0; l.unparking {
 		l.unparkLater()
 	}
+}
+
+// park has the cursor wait until its client has taken something, or the node has memory again.
+func (s *session) park(c *cursor) {
+	if c.pending {
+		s.loaded = append(s.loaded, c)
+	} else {
+		s.parked = append(s.parked, c)
+	}
+	if !s.unparking {
+		s.unparking = true
+		s.loop.park(s)
+	}
+}
+
+// unpark feeds the session's parked cursors, each once at most, as long as they may go on: first those that have a frame.
+func (s *session) unpark() {
+	if s.state == stateClosed {
+		s.parked, s.loaded = nil, nil
+		return
+	}
+	s.feedParked(&s.loaded, func() bool { return true })
+	s.feedParked(&s.parked, s.mayRead)
+}
+
+func (s *session) feedParked(queue *[]*cursor, may func() bool) {
+	for range len(*queue) {
+		if len(*queue) == 0 || s.closing || s.state == stateClosed || s.full() || s.loop.over() || !may() {
+			return
+		}
+		c := (*queue)[0]
+		(*queue)[0] = nil
+		if *queue = (*queue)[1:]; len(*queue) == 0 {
+			*queue = nil
+		}
+		if c.state != cursorParked {
+			s.parkedGone--
+			continue
+		}
+		c.state = cursorIdle
+		c.feed()
+	}
+}
+
+// unparked notes that a parked cursor has ended. Those are forgotten when they are many: a client that takes nothing may end
+// one after the other.
+func (s *session) unparked() {
+	if s.parkedGone++; s.parkedGone < max(64, (len(s.parked)+len(s.loaded))/2) {
+		return
+	}
+	gone := func(c *cursor) bool { return c.state != cursorParked }
+	s.parked, s.loaded, s.parkedGone = slices.DeleteFunc(s.parked, gone), slices.DeleteFunc(s.loaded, gone), 0
 }
 
 // sweepInterval is how long after one look at the deadlines of all connections the next begins.
@@ -377,6 +435,7 @@ func (l *loop) sweepOn() {
 		if s.state != stateClosed {
 			s.contained(func(s *session) {
 				s.account() // gnet sends on by itself, and tells nobody
+				s.relieve()
 				s.weigh()
 				s.checkDeadlines(now)
 			})

@@ -32,6 +32,7 @@ const (
 	conversationCost = 1 << 10
 	cursorCost       = 1 << 10
 	requestCost      = 8 << 10
+	leftCost         = 64
 	// freeConversations is how many any connection may have, whatever others have.
 	freeConversations = 8
 )
@@ -98,7 +99,7 @@ func limitHeap(limit int64) {
 
 // weigh brings the node's count of what conversations keep up to date with this session's.
 func (s *session) weigh() {
-	now := int64(len(s.conversations)*conversationCost + s.cursors*cursorCost + s.requests*requestCost)
+	now := int64(len(s.conversations)*conversationCost + s.cursors*cursorCost + s.left*leftCost + s.requests*requestCost)
 	s.node.weight.Add(now - s.weight)
 	s.weight = now
 }

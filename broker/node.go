@@ -88,7 +88,8 @@ type Node struct {
 	connections  atomic.Int64
 	closures     closures
 	outbound     atomic.Int64 // bytes that clients have not taken, and that reads for them may hold
-	inbound      atomic.Int64 // bytes of frames that have not arrived whole
+	inbound      atomic.Int64 // bytes that have arrived and not been served: frames that are not whole, and
+	waiting      atomic.Int64 // what waits for a turn
 	weight       atomic.Int64 // bytes, about, of what conversations keep
 	publications sync.Pool
 }

@@ -69,13 +69,20 @@ type session struct {
 	inFlight     int64
 	credit       int64 // granted by this client and not yet used, over all subscriptions
 	reading      int64 // bytes that reads under way, or read and waiting for credit, may hold
-	cursors      int   // of all subscriptions
-	accounted    int64 // bytes of this session in node.outbound
-	partial      int64 // bytes of this session in node.inbound
-	ignored      int64 // bytes that came after our last words
-	wire         bool  // counted as a connection of the wire protocol
-	welcomed     bool  // counted as a session
-	tardy        bool  // came when the node was stopping already
+	coming       int64 // of these, about what comes without more credit
+	parked       []*cursor
+	loaded       []*cursor // parked too, with a frame
+	parkedGone   int       // of both, have ended
+	unparking    bool      // stands in loop.parked
+	cursors      int       // of all subscriptions
+	left         int       // partitions of deleted streams in which they remember where they stood
+	accounted    int64     // bytes of this session in node.outbound
+	partial      int64     // bytes of this session in node.inbound
+	waits        int64     // of these in node.waiting
+	ignored      int64     // bytes that came after our last words
+	wire         bool      // counted as a connection of the wire protocol
+	welcomed     bool      // counted as a session
+	tardy        bool      // came when the node was stopping already
 	since, heard time.Time
 	progress     progress
 	reads        bool  // takes what is sent, so that the kernel may keep more for it
@@ -173,12 +180,12 @@ func (s *session) serve(buf []byte) (used int, over bool) {
 				if s.asking { // one request after the other must not get more of the loop than many at once
 					s.rests = time.Now().Add(restAfter(time.Since(s.loop.began)))
 				}
-			case s.mayWait(), s.asking && s.mayRest():
-				return used, true
 			case s.asking && s.crowds():
 				s.fatal(&wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: time.Second, Value: uint64(s.node.config().InboundMemory / 2),
 					Message: "too much waits in this node, and a large part is your requests, refused batches or batches that expand much: connect again and wait for answers before sending more"})
 				return used, false
+			case s.mayWait(), s.asking && s.mayRest():
+				return used, true
 			}
 		}
 		s.costly, s.asking = false, false
@@ -201,6 +208,12 @@ func (s *session) countPartial() {
 	now := int64(s.conn.InboundBuffered())
 	total := s.node.inbound.Add(now - s.partial)
 	s.partial = now
+	waits := int64(0)
+	if s.gaveWay {
+		waits = now
+	}
+	s.node.waiting.Add(waits - s.waits)
+	s.waits = waits
 	if limit := s.node.config().InboundMemory; total > limit && now > s.node.config().smallPart() && !s.closing {
 		s.fatal(&wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: time.Second, Value: uint64(limit),
 			Message: fmt.Sprintf("%d bytes of frames that have not arrived whole wait in this node, limit %d: connect again and send them without pauses", total, limit)})
@@ -215,13 +228,15 @@ const waitBytes = 1 << 20
 func (s *session) mayWait() bool { return s.conn.InboundBuffered() < waitBytes && s.mayRest() }
 
 // mayRest tells the same of requests: they wait for as long as the node has memory for it, and then crowds ends who sent many.
-func (s *session) mayRest() bool { return s.node.inbound.Load() < s.node.config().InboundMemory/2 }
+// Frames that have not arrived whole are no part of that: pacing must not end because somebody holds such.
+func (s *session) mayRest() bool { return s.node.waiting.Load() < s.node.config().InboundMemory/2 }
 
-// crowds tells whether the node has too much waiting, and a large part of that is this session's: requests cannot be served
-// as fast as they come then, or publishes would wait for them.
+// crowds tells whether too much of this session waits: more than it may have in flight, or a large part where the node has too much
+// waiting. Requests cannot be served as fast as they come then, or publishes would wait for them.
 func (s *session) crowds() bool {
 	c := s.node.config()
-	return s.node.inbound.Load() >= c.InboundMemory/2 && int64(s.conn.InboundBuffered()) > c.smallPart()
+	own := int64(s.conn.InboundBuffered())
+	return own > max(s.inFlightLimit(), c.InboundMemory/8) || !s.mayRest() && own > c.smallPart()
 }
 
 // giveWay lets the others of the loop have their turn; what has arrived is looked at again then. Requests are paced,
@@ -446,7 +461,7 @@ func (s *session) flush() {
 			s.reads = true
 			keepMore(s.conn.Fd())
 		}
-		if int64(s.unsent()) > s.node.config().mostUnsent(s.node.outbound.Load()) {
+		if s.leavesMuch() {
 			s.drop(closedUnsent, "client does not read its answers, closed")
 			return
 		}
@@ -495,7 +510,7 @@ func (s *session) lastWords() {
 // lingering is how long a client may take to close after our last words.
 const lingering = 2 * time.Second
 
-// largeUnsent is how many unsent bytes end a connection when all clients together have left half more than
+// largeUnsent is how many unsent bytes end a connection when all clients together have left a quarter more than
 // OutboundMemory.
 const largeUnsent = 256 << 10
 
@@ -508,10 +523,15 @@ func (c *Config) mostUnsent(total int64) int64 {
 	switch {
 	case total > 2*c.OutboundMemory:
 		return min(max(c.OutboundMemory/2/int64(c.MaxConnections), 4<<10), largeUnsent)
-	case total > c.OutboundMemory*3/2:
+	case total > c.OutboundMemory*5/4: // less than stops those who have nothing unsent: see mayRead
 		return largeUnsent
 	}
 	return 2 * c.backlog()
+}
+
+// leavesMuch reports whether the client has left more than it may.
+func (s *session) leavesMuch() bool {
+	return int64(s.unsent()) > s.node.config().mostUnsent(s.node.outbound.Load())
 }
 
 // account brings the node's count of unsent bytes up to date with this session's.
@@ -580,6 +600,7 @@ func (s *session) closed(err error) {
 	s.uncount()
 	s.charge(0)
 	s.node.inbound.Add(-s.partial)
+	s.node.waiting.Add(-s.waits)
 	s.letGo()
 	if err != nil {
 		s.log.Debug("client gone", zap.Error(err))

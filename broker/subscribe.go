@@ -18,8 +18,12 @@ type subscription struct {
 	credit  int64 // bytes that may still be pushed; the last frame may overdraw it
 	asked   int64 // bytes that reads under way were asked for
 	cursors map[partKey]*cursor
-	turn    []*cursor // those that wait for credit, in the order they will be fed
+	turn    []*cursor          // those that wait for credit, in the order they will be fed
+	left    map[partKey]uint64 // where it stood in partitions of streams that were deleted: they may come back
 }
+
+// mostLeft bounds what one connection's subscriptions remember of deleted streams; what is beyond that begins at its first record.
+const mostLeft = 4096
 
 // subscribe serves SUBSCRIBE.
 func (s *session) subscribe(corr uint32, q *wire.Subscribe) error {
@@ -121,7 +125,8 @@ func (sub *subscription) end() {
 		sub.session.spend(sub.credit)
 	}
 	sub.session.loop.count.Subscriptions.Add(-1)
-	sub.turn = nil
+	sub.session.left -= len(sub.left)
+	sub.turn, sub.left = nil, nil
 	for _, c := range sub.cursors {
 		c.end()
 	}
@@ -262,10 +267,33 @@ func (s *session) follow(started []*partition) {
 					s.refuse(sub.corr, err) // it goes on with what it has
 					break
 				}
-				sub.attach(key, p, st, wire.Start{From: wire.FromFirst})
+				sub.attach(key, p, st, sub.comesBack(key, p))
 			}
 		}
 	}
+}
+
+// comesBack is where it begins in a partition that has started: where it stood, if the partition's stream was deleted meanwhile.
+func (sub *subscription) comesBack(key partKey, p *partition) wire.Start {
+	next, ok := sub.left[key]
+	if !ok {
+		return wire.Start{From: wire.FromFirst}
+	}
+	delete(sub.left, key)
+	sub.session.left--
+	return wire.Start{From: wire.FromOffset, Value: min(next, uint64(p.raft.HighWatermark()))}
+}
+
+// leave remembers where a cursor stands whose stream goes.
+func (sub *subscription) leave(key partKey, c *cursor) {
+	if !c.located || sub.session.left >= mostLeft {
+		return
+	}
+	if sub.left == nil {
+		sub.left = make(map[partKey]uint64)
+	}
+	sub.left[key] = c.next
+	sub.session.left++
 }
 
 // forget ends the cursors in partitions that are going, and tells the client of each stream once.
@@ -276,6 +304,7 @@ func (sub *subscription) forget(gone map[*partition]bool) {
 		if !gone[c.part] {
 			continue
 		}
+		sub.leave(key, c)
 		sub.detach(key, c)
 		if !told[key.stream] {
 			told[key.stream] = true

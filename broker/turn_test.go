@@ -299,8 +299,8 @@ func TestCrowdIsSentAway(t *testing.T) {
 	n := startNode(t, t.TempDir())
 	honest, p := connect(t, n), connect(t, n)
 	half := n.config().InboundMemory / 2
-	n.inbound.Add(half)
-	defer n.inbound.Add(-half)
+	n.waiting.Add(half)
+	defer n.waiting.Add(-half)
 	var asks []byte
 	for corr := range uint32(1 << 16) {
 		asks = (&wire.Metadata{}).AppendTo(asks, 1+corr)
@@ -322,6 +322,31 @@ func TestCrowdIsSentAway(t *testing.T) {
 		}
 	}
 	alive(t, honest)
+}
+
+// Frames that others do not finish, however much of them, are no reason to send away who asks much.
+func TestUnfinishedFramesAreNoCrowd(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.InboundMemory = 4 << 20 })
+	big := wire.AppendPublish(nil, 1, make([]byte, wire.MaxBatch))
+	for range 3 {
+		connect(t, n).send(big[:len(big)-1])
+	}
+	until(t, "they have arrived", func() bool { return n.inbound.Load() > n.config().InboundMemory/2 })
+	p := connect(t, n)
+	const count = 5_000
+	go func() { _, _ = p.conn.Write(asks(count)) }()
+	for answers := 0; answers < count; answers++ {
+		f, err := p.read()
+		if err != nil {
+			t.Fatalf("after %d answers: %v", answers, err)
+		}
+		if f.Op == wire.OpError {
+			var e wire.Error
+			if err := e.Decode(f.Body); err != nil || e.Bits&wire.ErrorEndsConnection != 0 {
+				t.Fatalf("after %d answers: %v, %v", answers, &e, err)
+			}
+		}
+	}
 }
 
 // Many partitions are described away from the loops, one list at a time, each in full.

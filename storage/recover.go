@@ -326,8 +326,12 @@ func (l *Log) settle(s *segment, size int64, f found) error {
 			return err
 		}
 	}
-	for pos := f.end.position; pos < f.used; pos += zeroStep {
-		if _, err := s.file.WriteAt(zeros[:min(zeroStep, f.used-pos)], pos); err != nil {
+	used := f.used
+	if rewrite && s.meta.reused {
+		used = max(used, s.ready) // the zeros behind these frames came with them: where they are not on disk, old bytes are
+	}
+	for pos := f.end.position; pos < used; pos += zeroStep {
+		if _, err := s.file.WriteAt(zeros[:min(zeroStep, used-pos)], pos); err != nil {
 			return err
 		}
 	}

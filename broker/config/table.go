@@ -93,7 +93,7 @@ var table = finish([]Setting{
 	{Key: "memory.hot-bytes", Kind: Bytes, Default: "1/12 of the limit", Example: "128MiB", Min: 1, Max: 1 << 44, field: func(c *Config) any { return &c.HotMemory },
 		Doc: "bytes of recent entries kept for readers; at most 256MiB by default"},
 	{Key: "memory.outbound-bytes", Kind: Bytes, Default: "1/12 of the limit", Example: "128MiB", Min: wire.MaxBatch, Max: 1 << 44, field: func(c *Config) any { return &c.OutboundMemory },
-		Doc: "bytes that clients have not taken yet; at most 256MiB by default; beyond it nothing more is pushed or fetched until they have read"},
+		Doc: "bytes that clients have not taken yet; at most 256MiB by default; beyond it nothing more is pushed or fetched for who has much of it, and who takes little is closed sooner"},
 	{Key: "memory.inbound-bytes", Kind: Bytes, Default: "1/24 of the limit", Example: "64MiB", Min: wire.MaxBatch, Max: 1 << 44, field: func(c *Config) any { return &c.InboundMemory },
 		Doc: "bytes of frames that have not arrived whole; at most 256MiB by default; beyond it a connection that waits with a large one is closed"},
 

@@ -437,7 +437,7 @@ func (p *producer) refused(s *session, e *wire.Error) error {
 		}
 	case wire.CodeProducerExpired, wire.CodeProducerFenced:
 		p.expired = true
-	case wire.CodeNotLeader, wire.CodeStaleMap, wire.CodeShutdown:
+	case wire.CodeNotLeader, wire.CodeStaleMap, wire.CodeShutdown, wire.CodeUnknownStream: // it may be back by now
 		p.reopen, p.hint = true, e.Leader
 	case wire.CodeOverloaded:
 		p.c.refusal.Store(&refusal{e.Message, time.Now()})

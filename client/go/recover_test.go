@@ -250,6 +250,38 @@ func TestUnknownOutcomeBeforeAcks(t *testing.T) {
 }
 
 // Elsewhere: the partition's leader moved to node b while batches were in flight.
+// A stream that was deleted and is back when the producer opens again has all that was refused meanwhile; one that is gone fails it.
+func TestDeletedStreamComesBack(t *testing.T) {
+	unknown := wire.Error{Code: wire.CodeUnknownStream, Message: "was deleted"}
+	for name, back := range map[string]bool{"back": true, "gone": false} {
+		t.Run(name, func(t *testing.T) {
+			_, c, p, corr := publishing(t)
+			r := async(func() (Ack, error) { return c.Publish(t.Context(), message("1")) })
+			p.publish().want(t, 1, "1")
+			one := unknown
+			one.Bits, one.Sequence = wire.ErrorOneBatch, 1
+			p.fail(corr, one)
+			p.next(wire.OpClose)
+			if !back {
+				f := p.next(wire.OpOpen)
+				gone := unknown
+				gone.Bits = wire.ErrorEndsCorr
+				p.fail(f.Corr, gone)
+				if got := wait(t, r); !errors.Is(got.err, ErrUnknownStream) || errors.Is(got.err, ErrUnknownOutcome) {
+					t.Fatal(got.err)
+				}
+				return
+			}
+			corr, _ = p.open(1)
+			p.publish().want(t, 1, "1")
+			p.ack(corr, 1, 1, 41)
+			if got := wait(t, r); got.err != nil || got.value.Offset != 41 {
+				t.Fatal(got)
+			}
+		})
+	}
+}
+
 func TestNotLeader(t *testing.T) {
 	for _, whole := range []bool{false, true} {
 		t.Run(fmt.Sprintf("producer=%t", whole), func(t *testing.T) {

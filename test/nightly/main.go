@@ -9,6 +9,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -69,6 +70,9 @@ func run(o options) error {
 		s.env = append(s.env, "TIDEWIRE_FIGURES="+figures)
 		fmt.Printf("--- %s\n", s.name)
 		s.run()
+		if errors.Is(s.err, errInterrupted) {
+			return s.err
+		}
 		if s.err != nil {
 			failed++
 			fmt.Printf("--- %s: %v\n", s.name, s.err)
@@ -134,6 +138,8 @@ func fuzzerGaveUp(out []byte) bool {
 		!bytes.Contains(out, []byte("Failing input written to"))
 }
 
+var errInterrupted = errors.New("interrupted")
+
 // once runs the command and returns its output, which it passes on as it comes. Ctrl-C ends the command; its processes go with it.
 func (s *step) once() []byte {
 	var out bytes.Buffer
@@ -154,7 +160,7 @@ func (s *step) once() []byte {
 	case <-interrupt:
 		_ = cmd.Process.Signal(os.Interrupt)
 		<-ended
-		s.err = fmt.Errorf("interrupted")
+		s.err = errInterrupted
 	}
 	return out.Bytes()
 }
