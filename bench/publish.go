@@ -35,6 +35,7 @@ type PublishConfig struct {
 	Duration    time.Duration // to measure for; 0 with no Records: 10 s
 	Warmup      time.Duration // before that. Default 1 s; negative: none
 	Rate        float64       // records a second over all connections; 0: flat out
+	Timeout     time.Duration // without an answer: of a connection and its stream, then of every ack; 0: none
 
 	Options  []client.Option // of every connection, after those the fields above make
 	Progress *atomic.Uint64  // counts acknowledged records, warm-up included, if there is one
@@ -96,6 +97,7 @@ func Publish(ctx context.Context, cfg PublishConfig) (*Result, error) {
 	defer cancel(nil)
 
 	senders := make([]*sender, cfg.Connections)
+	defer func() { closeAll(senders) }()
 	name, partitions := "", max(1, cfg.Partitions)
 	dial := cfg.Dial
 	if dial == nil {
@@ -114,16 +116,24 @@ func Publish(ctx context.Context, cfg PublishConfig) (*Result, error) {
 		}
 	}
 	for i := range senders {
-		c, err := dial(ctx)
+		dialing, stop := within(ctx, cfg.Timeout)
+		c, err := dial(dialing)
+		stop()
 		if c != nil {
-			defer c.Close()
+			senders[i] = newSender(c, &cfg, i)
 		}
 		if err != nil {
 			return nil, err
 		}
-		senders[i] = newSender(c, &cfg, i)
 	}
-	began := clock{time.Now()}
+	began, before := clock{time.Now()}, cfg.Progress.Load()
+	stopWatching := watch(cfg.Timeout, func() (handed, answered uint64) {
+		for _, s := range senders {
+			handed += s.handed.Load()
+		}
+		return handed, cfg.Progress.Load() - before
+	}, cancel)
+	defer stopWatching()
 	var running sync.WaitGroup
 	for _, s := range senders {
 		s.clock, s.keys = began, keys(partitions)
@@ -139,9 +149,7 @@ func Publish(ctx context.Context, cfg PublishConfig) (*Result, error) {
 		return nil, err
 	}
 	if interrupted != nil {
-		for _, s := range senders {
-			_ = s.c.Close() // no more acks come behind this
-		}
+		closeAll(senders) // no more acks come behind this
 	}
 	r := &Result{Workload: "pub", Subject: cfg.Subject, Stream: name, Partitions: partitions, Connections: cfg.Connections,
 		InFlight: cfg.InFlight, Batch: cfg.Batch, Size: cfg.Size, Rate: cfg.Rate, From: "the call to its ack"}
@@ -156,6 +164,17 @@ func Publish(ctx context.Context, cfg PublishConfig) (*Result, error) {
 		return nil, errors.New("nothing was measured: the run was over within its warm-up")
 	}
 	return r, interrupted
+}
+
+// closeAll closes those that there are, at once: each may wait for acks.
+func closeAll(senders []*sender) {
+	var closing sync.WaitGroup
+	for _, s := range senders {
+		if s != nil {
+			closing.Go(func() { _ = s.c.Close() })
+		}
+	}
+	closing.Wait()
 }
 
 func collect(r *Result, senders []*sender) {
@@ -191,7 +210,8 @@ type sender struct {
 	quota uint64   // records to measure; 0: until the time is over
 	share int      // which connection this is
 
-	first int64 // when the first measured record was handed over
+	first  int64         // when the first measured record was handed over
+	handed atomic.Uint64 // records, warm-up included
 
 	// Written by who is told of acks: the client's callback goroutine, or the sender itself when it waits for each.
 	histogram      *Histogram
@@ -250,6 +270,7 @@ func (s *sender) sync(ctx context.Context) error {
 		if over {
 			return nil
 		}
+		s.handed.Store(i + 1)
 		ack, err := s.c.Publish(ctx, client.Message{Subject: s.names[i%uint64(len(s.names))], Key: s.keys[i%uint64(len(s.keys))], Value: v.next()})
 		if err != nil {
 			return err
@@ -300,6 +321,7 @@ func (s *sender) async(ctx context.Context) error {
 		}
 		m.Subject = s.names[i%uint64(len(s.names))]
 		m.Key, m.Value = s.keys[i%uint64(len(s.keys))], v.next()
+		s.handed.Store(i + 1)
 		if err := s.c.PublishAsync(ctx, m, p.done); err != nil {
 			return err
 		}

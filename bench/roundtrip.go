@@ -22,6 +22,7 @@ type RoundTripConfig struct {
 	Rate     float64       // records a second. Default 1000
 	Duration time.Duration // to measure for. Default 10 s
 	Warmup   time.Duration // before that. Default 1 s; negative: none
+	Timeout  time.Duration // without an answer: of the node when it is dialled, then of every record; 0: none
 
 	Options  []client.Option
 	Progress *atomic.Uint64
@@ -92,6 +93,9 @@ func RoundTrip(ctx context.Context, cfg RoundTripConfig) (*Result, error) {
 	if t.total <= t.warm {
 		return nil, errors.New("nothing to measure: the duration is too short for this rate")
 	}
+	before := cfg.Progress.Load()
+	stopWatching := watch(cfg.Timeout, func() (handed, answered uint64) { return t.handed.Load(), cfg.Progress.Load() - before }, cancel)
+	defer stopWatching()
 	sent := make(chan error, 1)
 	go func() {
 		var err error
@@ -126,18 +130,20 @@ func (c *RoundTripConfig) Tidewire(ctx context.Context) (_ *Route, err error) {
 			closeAll()
 		}
 	}()
+	dialing, stop := within(ctx, c.Timeout)
+	defer stop()
 	var ends [2]*client.Client
 	for i := range ends {
-		if ends[i], err = client.Connect(ctx, c.Server, options...); err != nil {
+		if ends[i], err = client.Connect(dialing, c.Server, options...); err != nil {
 			return nil, err
 		}
 		closers = append(closers, ends[i].Close)
 	}
-	st, err := stream(ctx, ends[0], c.Subject, 0)
+	st, err := stream(dialing, ends[0], c.Subject, 0)
 	if err != nil {
 		return nil, err
 	}
-	sub, err := ends[1].Subscribe(ctx, c.Subject, client.FromNext())
+	sub, err := ends[1].Subscribe(dialing, c.Subject, client.FromNext())
 	if err != nil {
 		return nil, err
 	}
@@ -159,6 +165,7 @@ type trip struct {
 	pacer       pacer
 	run         uint64 // tells our records from those of another run
 	total, warm uint64 // records to send, and how many of them are warm-up
+	handed      atomic.Uint64
 
 	// Written by the callback goroutine of the publishing client.
 	quorum, voters atomic.Int64
@@ -184,6 +191,7 @@ func (t *trip) send(ctx context.Context, c Publisher, cancel context.CancelCause
 		b := v.next()
 		binary.LittleEndian.PutUint64(b, t.run)
 		binary.LittleEndian.PutUint64(b[8:], i)
+		t.handed.Store(i + 1)
 		if err := c.PublishAsync(ctx, client.Message{Subject: t.cfg.Subject, Value: b}, acked); err != nil {
 			cancel(err)
 			return err

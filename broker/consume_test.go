@@ -244,10 +244,10 @@ func TestWithheldCreditStopsNobody(t *testing.T) {
 		takes(n, 4*readAhead)
 		q.subscribe(wire.Subscribe{Filter: "cold", Start: wire.Start{From: wire.FromFirst}, Credit: chunkBytes + 44<<10})
 		q.recv(wire.OpRecords) // overdraws: the other one that was read has to wait
-		until(t, "all that is read has arrived", func() (rests bool) {
-			rests = true
-			onSession(n, func(s *session) { rests = rests && s.coming == 0 && s.backlog() == 0 })
-			return rests
+		until(t, "all that is read has arrived", func() bool {
+			var coming atomic.Int64
+			onSession(n, func(s *session) { coming.Add(s.coming + int64(s.backlog())) })
+			return coming.Load() == 0
 		})
 	}
 	if held := n.outbound.Load(); held < wire.MaxBatch || held > memory/2+wire.MaxBatch {

@@ -85,7 +85,7 @@ func (n *Node) eachPartition(f func(stream string, number int, p *partition)) {
 // checkDisk looks at what was found a moment ago: a file system that hangs must not hang its readers.
 func (n *Node) checkDisk() error {
 	if d := n.diskState(); d.Full {
-		return fmt.Errorf("the disk is almost full: %d bytes are free and %d are kept so; publishes are refused until some are freed", d.Free, d.Floor)
+		return errors.New(d.why() + "; publishes are refused until then")
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ type space struct {
 	free     atomic.Int64 // bytes, when last looked at
 	total    atomic.Int64
 	floor    atomic.Int64  // bytes; 0: none is kept
+	resume   atomic.Int64  // bytes that must be free for publishes to go on: the floor, what is about to be taken, and some more
 	step     atomic.Int64  // half the floor: how far things may go, roughly, before somebody looks again
 	left     atomic.Int64  // of step, what is not yet admitted; down to minus step is taken from the floor
 	look     chan struct{} // asks for a look
@@ -44,6 +45,9 @@ type space struct {
 // spaceInterval is how often the disk is looked at, where nothing is stored: otherwise as often as a part of the
 // floor's size was admitted, so that neither a burst nor somebody else who fills the disk overruns the floor.
 const spaceInterval = time.Second
+
+// resumeShare is the part of the floor that has to be free above it before publishes go on, lest that flicker.
+const resumeShare = 8
 
 // frameCost is what a stored batch costs beside its bytes, roughly: most entries hold several batches.
 const frameCost = 64
@@ -109,6 +113,7 @@ func (s *space) endLook(began looking, free, total, floor, admitted int64) (room
 	s.released -= began.released
 	s.room = free - floor - admitted
 	room = s.spareLocked()
+	s.resume.Store(free - room + floor/resumeShare)
 	step := floor / 2
 	s.step.Store(step)
 	s.left.Add(min(room, step) - began.left) // and not Store: event loops take from it meanwhile
@@ -118,20 +123,30 @@ func (s *space) endLook(began looking, free, total, floor, admitted int64) (room
 // refusal is what a client is told that would use the disk.
 func (s *space) refusal() error {
 	return &wire.Error{Code: wire.CodeOverloaded, Bits: wire.ErrorRetriable, RetryAfter: spaceInterval, Value: uint64(s.floor.Load()),
-		Message: fmt.Sprintf("the disk is almost full: %d bytes are free and %d are kept so; nothing is stored until some are freed", s.free.Load(), s.floor.Load())}
+		Message: s.state().why() + "; nothing is stored until then"}
 }
 
 // DiskState is how the disk stands.
 type DiskState struct {
 	Free, Total int64 // bytes
 	Floor       int64 // bytes kept free
+	Resume      int64 // bytes that must be free for publishes to go on; more than Floor
 	Full        bool  // publishes are refused
 }
 
+// why says of a disk that is full what publishes wait for.
+func (d DiskState) why() string {
+	if d.Free >= d.Resume { // in a burst they are refused ahead of the look that would say so
+		return fmt.Sprintf("the disk may be almost full: %d bytes were free before the last publishes, and %d are kept so; they go on once it was looked at again", d.Free, d.Floor)
+	}
+	return fmt.Sprintf("the disk is almost full: %d bytes are free; publishes go on when %d are (%d are kept free)", d.Free, d.Resume, d.Floor)
+}
+
 // diskState tells how the disk stood a moment ago, for metrics and readiness.
-func (n *Node) diskState() DiskState {
-	s := &n.space
-	return DiskState{Free: s.free.Load(), Total: s.total.Load(), Floor: s.floor.Load(), Full: s.full.Load()}
+func (n *Node) diskState() DiskState { return n.space.state() }
+
+func (s *space) state() DiskState {
+	return DiskState{Free: s.free.Load(), Total: s.total.Load(), Floor: s.floor.Load(), Resume: s.resume.Load(), Full: s.full.Load()}
 }
 
 // openSpace looks at the disk for the first time.
@@ -213,7 +228,7 @@ func (n *Node) lookAtDisk() error {
 		floor = 0
 	}
 	room := s.endLook(began, free, total, floor, admitted)
-	full := floor > 0 && (room <= 0 || n.toldFull && room < floor/8) // a little more to begin again, lest it flicker
+	full := floor > 0 && (room <= 0 || n.toldFull && room < floor/resumeShare)
 	if full {
 		n.pool.Shrink()
 	}
@@ -223,7 +238,7 @@ func (n *Node) lookAtDisk() error {
 	switch {
 	case full && !told:
 		n.log.Error("the disk is almost full: publishes and new streams are refused, reads and deletes go on. Free space, or delete or shorten streams",
-			zap.Stringer("id", explain.DiskAlmostFull), zap.Int64("free", free), zap.Int64("kept", floor), zap.Int64("total", total))
+			zap.Stringer("id", explain.DiskAlmostFull), zap.Int64("free", free), zap.Int64("kept", floor), zap.Int64("resume", s.resume.Load()), zap.Int64("total", total))
 	case !full && told:
 		n.log.Info("there is space again: publishes are taken", zap.Int64("free", free), zap.Int64("kept", floor))
 	}

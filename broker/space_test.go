@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -30,6 +31,25 @@ func TestMinFree(t *testing.T) {
 	p.send((&wire.CreateStream{Name: "b"}).AppendTo(nil, p.next()))
 	p.recvError(wire.CodeOverloaded)
 	p.receive(p.subscribe(wire.Subscribe{Filter: "a", Start: wire.Start{From: wire.FromFirst}}), 3)
+}
+
+// A refusal names the number that free is compared with, also while publishes do not go on though the floor is free again.
+func TestRefusalNamesWhatIsCompared(t *testing.T) {
+	const floor, taken = 800, 30
+	s := &space{look: make(chan struct{}, 1)}
+	s.endLook(s.beginLook(), floor+50, 1<<20, floor, taken)
+	if want := "850 bytes are free; publishes go on when 930 are (800 are kept free)"; !strings.Contains(s.refusal().Error(), want) {
+		t.Errorf("it says %q", s.refusal())
+	}
+	if room := s.endLook(s.beginLook(), s.resume.Load(), 1<<20, floor, taken); room != floor/resumeShare {
+		t.Errorf("with what it names there is room for %d, want %d", room, floor/resumeShare)
+	}
+	// A burst is refused before a look says that the disk is full.
+	s.endLook(s.beginLook(), 10*floor, 1<<20, floor, 0)
+	s.took(10 * floor)
+	if !s.full.Load() || !strings.Contains(s.refusal().Error(), "once it was looked at again") {
+		t.Errorf("it says %q", s.refusal())
+	}
 }
 
 // What happens while the disk is being looked at is counted once at least, and no longer once a later look has seen it.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tidewire/tidewire/bench"
+	client "github.com/tidewire/tidewire/client/go"
 	"github.com/tidewire/tidewire/internal/explain"
 )
 
@@ -89,18 +91,35 @@ func (r *benchRun) run(c *cobra.Command, expected func(done uint64, took time.Du
 	res, err := work(ctx, &done)
 	bar.stop()
 	interrupted := ctx.Err() != nil
-	if interrupted && (res == nil || res.Records == 0) {
-		return &problem{id: explain.BenchInterrupted, what: "interrupted: nothing was measured"}
-	}
-	if interrupted {
+	switch {
+	case interrupted && (res == nil || res.Records == 0):
+		return r.nothing(done.Load(), time.Since(began))
+	case interrupted:
 		fmt.Fprintln(r.app.err, "interrupted; this is what was measured until then")
-	} else if err != nil {
-		return &problem{id: explain.BenchUnfinished, what: "the benchmark did not finish", err: err}
+	case err != nil:
+		return &problem{id: explain.BenchUnfinished, what: "the benchmark did not finish", err: r.blamed(err)}
 	}
 	v := currentVersion()
 	return r.view.print(benchJSON{Result: res, PerSecond: res.PerSecond(), MiBPerSecond: res.BytesPerSecond() / (1 << 20),
 		Durability: durability(res), Disk: disk, Node: r.address(), CPUs: runtime.NumCPU(), Go: v.Go, Platform: v.Platform, Version: v.Version},
 		func() { r.print(res, disk) })
+}
+
+// benchOptions are of every client of a benchmark: what is to be acknowledged is, before it is closed, or was waited for.
+var benchOptions = []client.Option{client.WithCloseTimeout(100 * time.Millisecond)}
+
+// nothing says why an interrupted run has nothing to show, though records may have been answered.
+func (r *benchRun) nothing(answered uint64, took time.Duration) error {
+	p := &problem{id: explain.BenchInterrupted, what: fmt.Sprintf("interrupted after %s: nothing was measured", span(took))}
+	if answered > 0 {
+		p.err = fmt.Errorf("%s came back, all of the warm-up", plural(answered, "record"))
+		return p
+	}
+	p.err, p.todo = errors.New("nothing was acknowledged or read"), "if it was longer than --warmup, see with `tidewire health` what keeps the node from it"
+	if full := r.diskFull(); full != nil {
+		p.err, p.todo = fmt.Errorf("nothing was acknowledged: %w", full), ""
+	}
+	return p
 }
 
 // reachable finds out in --timeout whether there is a node at all.

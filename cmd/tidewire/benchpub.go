@@ -53,7 +53,7 @@ func (a *app) benchPubCommand() *cobra.Command {
 				expected = byCount(cfg.Records)
 			}
 			return r.run(c, expected, func(ctx context.Context, done *atomic.Uint64) (*bench.Result, error) {
-				cfg.Progress = done
+				cfg.Progress, cfg.Timeout, cfg.Options = done, r.timeout, benchOptions
 				return bench.Publish(ctx, cfg)
 			})
 		},

@@ -32,7 +32,7 @@ func (a *app) benchRttCommand() *cobra.Command {
 			}
 			cfg.Server = r.address()
 			return r.run(c, byTime(cfg.Duration+max(cfg.Warmup, 0)), func(ctx context.Context, done *atomic.Uint64) (*bench.Result, error) {
-				cfg.Progress = done
+				cfg.Progress, cfg.Timeout, cfg.Options = done, r.timeout, benchOptions
 				return bench.RoundTrip(ctx, cfg)
 			})
 		},

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/tidewire/tidewire/bench"
 	client "github.com/tidewire/tidewire/client/go"
 	"github.com/tidewire/tidewire/internal/explain"
 )
@@ -198,7 +199,8 @@ func (cn *connection) connect(ctx context.Context, opts ...client.Option) (*clie
 			switch s {
 			case client.Disconnected:
 				lost = time.Now()
-				fmt.Fprintf(cn.app.err, "connection lost (%s); trying again\n", reason(err))
+				why := strings.TrimPrefix(reason(err), reason(client.ErrDisconnected)+": ")
+				fmt.Fprintf(cn.app.err, "connection lost (%s); trying again\n", why)
 			case client.Reconnected:
 				fmt.Fprintf(cn.app.err, "connected again after %s\n", span(time.Since(lost)))
 			}
@@ -293,6 +295,39 @@ func speaksTLS(address string, patience time.Duration) bool {
 	}
 	_, alert := errors.AsType[tls.AlertError](err)
 	return alert || strings.Contains(err.Error(), "remote error: tls:")
+}
+
+// diskFullError is what a node says of a disk that has no room for anything new.
+type diskFullError string
+
+func (e diskFullError) Error() string { return string(e) }
+
+// diskFull is what a node's health says of its disk if nothing can be stored there; nil if there is room, or nobody answers.
+func (cn *connection) diskFull() error {
+	for _, address := range hostPorts(cn.address()) {
+		for _, c := range askHealth(context.Background(), address, min(cn.timeout, silentAfter)).Checks {
+			if c.Name == "disk" && !c.OK {
+				return diskFullError(c.Reason)
+			}
+		}
+	}
+	return nil
+}
+
+// blamed names a full disk if err says only that there was no answer, or that the node has no room.
+func (cn *connection) blamed(err error) error {
+	noAnswer := errors.Is(err, errNoAck) || errors.Is(err, bench.ErrNoAnswer)
+	if !noAnswer && !errors.Is(err, client.ErrOverloaded) && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	switch full := cn.diskFull(); {
+	case full == nil:
+		return err
+	case noAnswer:
+		return fmt.Errorf("%w: %w", err, full)
+	default:
+		return full
+	}
 }
 
 // request bounds one request to the node.

@@ -54,7 +54,6 @@ func (a *app) demoCommand() *cobra.Command {
 		Long:    demoLong,
 		Example: "  tidewire demo\n  tidewire demo --file /usr/share/dict/words\n  tidewire demo --keep",
 		Args:    cobra.NoArgs,
-		Hidden:  true,
 		RunE: func(c *cobra.Command, _ []string) error {
 			// Whatever comes, the node is stopped and the files are removed; so a second signal ends nothing early. To
 			// ask for SIGPIPE makes a write to a closed stdout an error, which say looks at.

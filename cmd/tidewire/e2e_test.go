@@ -1,15 +1,18 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -70,7 +73,7 @@ func TestStreams(t *testing.T) {
 	c = c.typing("y\n")
 	step("stream", "rm", "shop")
 	step("stream", "rm", "logs", "--purge", "--yes", "--json")
-	step("stream", "ls")
+	step("stream", "ls") // shop can still be brought back
 	golden(t, "streams.txt", story.String())
 }
 
@@ -200,7 +203,6 @@ func TestSubPresent(t *testing.T) {
 		"s.b":                           "3\n4\n",
 		"s.a":                           "0\n1\n2\n",
 		"s.* --count 2":                 "0\n1\n",
-		"s.> --count 9":                 "0\n1\n2\n3\n4\n",
 		"s.> --from 3":                  "3\n4\n",
 		"s.a --from 4":                  "",
 		"s.> --from 5":                  "",
@@ -216,8 +218,10 @@ func TestSubPresent(t *testing.T) {
 			t.Errorf("sub --no-follow %s: %q, want %q", args, got, want)
 		}
 	}
-	if r := c.run("sub", "none", "--no-follow"); r.code != 0 || r.err != "no stream captures none\n" {
-		t.Errorf("of no stream: %+v", r)
+	c.fails(exitError, []string{"sub", "none", "--no-follow"}, "error TW-1020: cannot read none", "no stream captures none")
+	c.fails(exitError, []string{"sub", "none.*", "--no-follow", "--quiet"}, "error TW-1020: ")
+	if r := c.run("sub", "s.>", "--no-follow", "--count", "9"); r.code != exitError || r.out != "0\n1\n2\n3\n4\n" || !strings.Contains(r.err, "error TW-6036: there are fewer records than asked for: 5 of 9") {
+		t.Errorf("of too few: %+v", r)
 	}
 	c.fails(exitUsage, []string{"sub", "s.>", "--no-follow", "--from", "next"}, "--no-follow would print nothing")
 	c.fails(exitError, []string{"sub", "s.>", "--no-follow", "--from", "6"}, "TW-6010", "give --from 0 to 5")
@@ -597,6 +601,135 @@ func TestRefusalIsTold(t *testing.T) {
 	}
 	t.Cleanup(func() { stopNode(t, n) })
 	c := newCLI(t, n)
-	c.fails(exitError, []string{"stream", "create", "more", "--timeout", "1s"}, "TW-1010", "the disk is almost full")
-	c.fails(exitError, []string{"pub", "orders", "two", "--timeout", "1s"}, "TW-1047", "the disk is almost full")
+	const advice = "do:  Free space, or shorten the retention"
+	c.fails(exitError, []string{"stream", "create", "more", "--timeout", "300ms"}, "error TW-4010: stream more was not created", "the disk is almost full", advice)
+	c.fails(exitError, []string{"pub", "orders", "two", "--timeout", "300ms"}, "error TW-4010: the record was not stored", "why: no ack came for 300 ms: the disk is almost full", advice)
+	c.fails(exitError, []string{"pub", "nowhere", "two", "--timeout", "300ms"}, "error TW-4010: the record was not stored", "why: the disk is almost full", advice)
+	c.typing("1\n2\n").fails(exitError, []string{"pub", "orders", "--timeout", "300ms"}, "error TW-4010: not every line was stored", "no ack came for 300 ms: the disk is almost full",
+		"no line is stored; go on from line 1", "Free space, or shorten the retention")
+	for _, args := range []string{"pub --subject orders", "pub --subject orders --in-flight 1", "pub --subject orders --rate 1000 --connections 3", "rtt --subject orders", "pub --subject nowhere"} {
+		c.fails(exitError, append(strings.Fields("bench --timeout 300ms"), strings.Fields(args)...), "error TW-4010: the benchmark did not finish", "the disk is almost full", advice)
+	}
+	way := newDetour(t, n.Addr().String(), "")
+	p := spawn(t, "", "bench", "pub", "--subject", "orders", "--server", way.address)
+	<-way.accepted
+	<-way.accepted // the first one only sees whether there is a node
+	p.signal(os.Interrupt)
+	p.ends(exitError, "interrupted after", "nothing was acknowledged: the disk is almost full", advice)
+}
+
+// A record without an ack is said not to be stored only where that is known.
+func TestUnknownOutcomeIsSaid(t *testing.T) {
+	n := startNode(t, t.TempDir(), true)
+	newCLI(t, n).ok("pub", "orders", "one")
+	c := newCLI(t, nil)
+	c.env["TIDEWIRE_SERVER"] = newDetour(t, n.Addr().String(), "swallowed").address
+	c.fails(exitError, []string{"pub", "orders", "swallowed", "--timeout", "300ms"}, "error TW-1047: the record may or may not be stored", "no ack came for 300 ms", "Look with `tidewire sub`")
+	c.typing("swallowed\n").fails(exitError, []string{"pub", "orders", "--timeout", "300ms"}, "error TW-6008: not every line was stored", "line 1 may or may not be", "Is the node up")
+}
+
+// Of a stream that is deleted while it is read, a filter that may meet others goes on.
+func TestSubOfDeletedStream(t *testing.T) {
+	n := startNode(t, t.TempDir(), true)
+	c := newCLI(t, n)
+	for filter, ends := range map[string]bool{"gone.*": false, "gone.a": true} {
+		c.ok("stream", "create", "g", "--subject", "gone.a")
+		c.ok("pub", "gone.a", "one")
+		var out, stderr buffer
+		a := &app{in: strings.NewReader(""), out: &out, err: &stderr, getenv: func(k string) string { return c.env[k] }}
+		done := make(chan int)
+		go func() { done <- a.run([]string{"sub", filter, "--count", "2"}) }()
+		waitFor(t, "the record", func() bool { return out.String() == "one\n" })
+		c.ok("stream", "rm", "g", "--purge", "--yes")
+		if ends {
+			if code := <-done; code != exitError || stderr.String() != "error TW-1020: reading stopped\n  why: the stream that captures gone.a was deleted\n  do:  "+advice(client.ErrUnknownStream)+"\n" {
+				t.Errorf("exit code %d: %s", code, stderr.String())
+			}
+			continue
+		}
+		waitFor(t, "the note", func() bool {
+			return strings.Contains(stderr.String(), "was deleted; the subscription goes on with what else its filter meets\n")
+		})
+		c.ok("stream", "create", "h", "--subject", "gone.b")
+		c.ok("pub", "gone.b", "two")
+		if code := <-done; code != 0 || out.String() != "one\ntwo\n" {
+			t.Errorf("exit code %d, %q: %s", code, out.String(), stderr.String())
+		}
+		c.ok("stream", "rm", "h", "--purge", "--yes")
+	}
+}
+
+// A lost connection is said once.
+func TestConnectionLostIsSaid(t *testing.T) {
+	n := startNode(t, t.TempDir(), true)
+	newCLI(t, n).ok("pub", "s", "one")
+	way := newDetour(t, n.Addr().String(), "")
+	var out, stderr buffer
+	a := &app{in: strings.NewReader(""), out: &out, err: &stderr, getenv: func(string) string { return "" }}
+	done := make(chan int)
+	go func() { done <- a.run([]string{"sub", "s", "--count", "2", "--server", way.address}) }()
+	waitFor(t, "the record", func() bool { return out.String() == "one\n" })
+	(<-way.accepted).Close()
+	waitFor(t, "the notice", func() bool { return strings.Contains(stderr.String(), "connection lost ("+way.address) })
+	newCLI(t, n).ok("pub", "s", "two")
+	if code := <-done; code != 0 || strings.Contains(stderr.String(), "connection was lost") {
+		t.Errorf("exit code %d: %s", code, stderr.String())
+	}
+}
+
+// detour stands between clients and a node.
+type detour struct {
+	address  string
+	accepted chan net.Conn // those of clients
+}
+
+// newDetour passes everything on, until a client says swallow, if that is not empty: from there on its connection is silent.
+func newDetour(t *testing.T, to, swallow string) *detour {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &detour{l.Addr().String(), make(chan net.Conn, 100)}
+	var running sync.WaitGroup
+	ctx, stop := context.WithCancel(context.Background())
+	running.Go(func() {
+		for {
+			from, err := l.Accept()
+			if err != nil {
+				return
+			}
+			context.AfterFunc(ctx, func() { from.Close() })
+			node, err := net.Dial("tcp", to)
+			if err != nil {
+				from.Close()
+				continue
+			}
+			r.accepted <- from
+			running.Go(func() { _, _ = io.Copy(from, node); from.Close() })
+			running.Go(func() {
+				defer node.Close()
+				b := make([]byte, 64<<10)
+				for {
+					n, err := from.Read(b)
+					if err != nil {
+						return
+					}
+					if swallow != "" && strings.Contains(string(b[:n]), swallow) {
+						<-ctx.Done()
+						return
+					}
+					if _, err := node.Write(b[:n]); err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		stop()
+		running.Wait()
+	})
+	return r
 }

@@ -174,6 +174,19 @@ func TestErrorOutput(t *testing.T) {
 	golden(t, "errors.txt", story.String())
 }
 
+// A code of the wire protocol is explained by its name as by its number.
+func TestExplainByName(t *testing.T) {
+	c := newCLI(t, nil)
+	want := c.ok("explain", "TW-1020")
+	for _, name := range []string{"UNKNOWN_STREAM", "unknown_stream", "Unknown-Stream", "UNKNOWN_STREAM:"} {
+		if got := c.ok("explain", name); got != want {
+			t.Errorf("%s is explained as %s", name, got)
+		}
+	}
+	c.fails(exitUsage, []string{"explain", "CODE(20)"}, "TW-6002")
+	c.fails(exitUsage, []string{"explain", "UNKNOWN_STREAM", "OVERLOADED"}, "TW-6002")
+}
+
 func TestUnknownErrors(t *testing.T) {
 	for _, err := range []error{errors.New("x"), fs.ErrNotExist, io.ErrUnexpectedEOF} {
 		var stderr buffer

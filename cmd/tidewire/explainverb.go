@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tidewire/tidewire/internal/explain"
+	"github.com/tidewire/tidewire/proto/wire"
 )
 
 // explained is an entry of the catalogue as it is shown.
@@ -26,8 +27,8 @@ func (a *app) explainCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "explain ID",
 		Short:   "Explain an error by its number",
-		Long:    "Explain an error by its number, as errors have it: TW-1020, or 1020.",
-		Example: "  tidewire explain TW-1020\n  tidewire explain ls",
+		Long:    "Explain an error by its number, as errors have it: TW-1020, or 1020. A code of the wire\nprotocol may be given by its name too: UNKNOWN_STREAM, or unknown-stream.",
+		Example: "  tidewire explain TW-1020\n  tidewire explain UNKNOWN_STREAM\n  tidewire explain ls",
 		Args:    cobra.ExactArgs(1),
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) (out []string, _ cobra.ShellCompDirective) {
 			for _, e := range explain.All() {
@@ -43,6 +44,9 @@ func (a *app) explainCommand() *cobra.Command {
 			return c.Help()
 		}
 		id, err := explain.Parse(args[0])
+		if code, ok := wireID(args[0]); ok {
+			id, err = code, nil
+		}
 		if err != nil || len(args) > 1 {
 			return verbs(c, args)
 		}
@@ -57,6 +61,17 @@ func (a *app) explainCommand() *cobra.Command {
 	v = a.view(c, explained{})
 	c.AddCommand(a.explainLsCommand())
 	return c
+}
+
+// wireID finds the entry of a code of the wire protocol by its name, in whatever case and with - for _.
+func wireID(name string) (explain.ID, bool) {
+	name = strings.ReplaceAll(strings.TrimRight(name, ":"), "-", "_")
+	for _, e := range explain.All() {
+		if code := e.ID - explain.Wire(0); code > 0 && code < 1000 && strings.EqualFold(wire.Code(code).String(), name) {
+			return e.ID, true
+		}
+	}
+	return 0, false
 }
 
 // unknownID names the entry whose number is nearest.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/tidewire/tidewire/bench"
 	client "github.com/tidewire/tidewire/client/go"
 	"github.com/tidewire/tidewire/internal/explain"
 )
@@ -159,6 +160,9 @@ func causeID(err error) (explain.ID, bool) {
 	if err == nil {
 		return 0, false
 	}
+	if _, ok := errors.AsType[diskFullError](err); ok {
+		return explain.DiskAlmostFull, true
+	}
 	if e, ok := errors.AsType[*client.Error](err); ok {
 		if id := explain.Wire(uint16(e.Code)); known(id) {
 			return id, true
@@ -171,6 +175,8 @@ func causeID(err error) (explain.ID, bool) {
 		err error
 		id  explain.ID
 	}{
+		{errNoAck, explain.NoAck},
+		{bench.ErrNoAnswer, explain.NoAck},
 		{syscall.ECONNREFUSED, explain.Refused},
 		{syscall.EHOSTUNREACH, explain.Unreachable},
 		{syscall.ENETUNREACH, explain.Unreachable},

@@ -351,6 +351,39 @@ func TestPubInterrupted(t *testing.T) {
 	}
 }
 
+// pub --whole that waits for the end of its input has stored nothing when it is told to stop.
+func TestPubWholeInterrupted(t *testing.T) {
+	n := startNode(t, t.TempDir(), true)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "pub", "s", "--whole", "--server", n.Addr().String())
+	cmd.Env, cmd.Stdin = append(os.Environ(), asBinary+"=1"), r
+	var out buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	if _, err := w.Write(make([]byte, 512<<10)); err != nil { // more than a pipe holds: it is reading
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // the exit code is in ProcessState
+	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted || !strings.Contains(out.String(), "nothing was stored") {
+		t.Errorf("exit code %d: %s", code, out.String())
+	}
+	newCLI(t, n).fails(exitError, []string{"sub", "s", "--no-follow"}, "no stream captures s")
+}
+
 func TestDemo(t *testing.T) {
 	text := filepath.Join(t.TempDir(), "text")
 	if err := os.WriteFile(text, []byte(strings.Repeat("line\n\n\x00\xff\r\n", 500)+"the last one"), 0o600); err != nil {

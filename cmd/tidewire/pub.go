@@ -115,7 +115,10 @@ func (v *pub) run(c *cobra.Command, args []string) error {
 	limit := valueLimit(&m, cl.Server().BatchLimit)
 	long := ""
 	if v.whole {
-		m.Value, err = io.ReadAll(io.LimitReader(v.app.in, int64(limit)+1))
+		m.Value, err = v.input(ctx, limit)
+		if errors.Is(err, context.Canceled) {
+			return &problem{id: explain.NotStored, what: "interrupted before the input ended: nothing was stored", todo: "publish it again", code: exitInterrupted}
+		}
 		if err != nil {
 			return &problem{id: explain.InputFailed, what: "the record was not stored", err: err, todo: "see why the input ended, and publish it again"}
 		}
@@ -129,6 +132,25 @@ func (v *pub) run(c *cobra.Command, args []string) error {
 		return &problem{id: explain.Wire(3), what: "the record was not stored", err: fmt.Errorf("it is %s, and %w", long, errTooLong(m.Subject, limit)), todo: splitIt}
 	}
 	return v.one(ctx, cl, m)
+}
+
+// input reads all of the input, or a byte more than limit. A pipe that has nothing to say does not keep it from stopping.
+func (v *pub) input(ctx context.Context, limit int) ([]byte, error) {
+	type input struct {
+		bytes []byte
+		err   error
+	}
+	read := make(chan input, 1)
+	go func() {
+		b, err := io.ReadAll(io.LimitReader(v.app.in, int64(limit)+1))
+		read <- input{b, err}
+	}()
+	select {
+	case in := <-read:
+		return in.bytes, in.err
+	case <-ctx.Done():
+		return nil, context.Canceled
+	}
 }
 
 // noteFile says how to publish a file to somebody who gave a file's name as the record.
@@ -180,14 +202,10 @@ type oneAck struct {
 
 // one publishes one record.
 func (v *pub) one(ctx context.Context, cl *client.Client, m client.Message) error {
-	ctx, cancel := v.request(ctx)
-	defer cancel()
-	began := time.Now()
-	ack, err := cl.Publish(ctx, m)
+	ack, took, err := v.publish(ctx, cl, m)
 	if err != nil {
-		return v.refused("the record was not stored", err)
+		return v.refused(ctx, err)
 	}
-	took := time.Since(began)
 	if v.quiet {
 		return nil
 	}
@@ -195,6 +213,28 @@ func (v *pub) one(ctx context.Context, cl *client.Client, m client.Message) erro
 		fmt.Fprintf(v.app.out, "stored in %s, partition %d, offset %d; %s, acknowledged after %s\n",
 			ack.Stream, ack.Partition, ack.Offset, restsOn(ack.Quorum, ack.Voters), span(took))
 	})
+}
+
+// publish stores one record, in time. If it does not, it closes the client, which says only then whether the record is on its
+// way: if every attempt was refused, or none was made, it is not.
+func (v *pub) publish(ctx context.Context, cl *client.Client, m client.Message) (ack client.Ack, took time.Duration, err error) {
+	ctx, cancel := v.request(ctx)
+	defer cancel()
+	began := time.Now()
+	if err := cl.PublishAsync(ctx, m, func(a client.Ack, e error) { ack, took, err = a, time.Since(began), e }); err != nil {
+		return ack, 0, err
+	}
+	_ = cl.Flush(ctx) // the callback is told more
+	if ctx.Err() != nil {
+		_ = cl.Close()
+	}
+	switch {
+	case !errors.Is(err, client.ErrClosed):
+		return ack, took, err
+	case errors.Is(err, client.ErrUnknownOutcome):
+		return ack, took, &client.Error{Code: wire.CodeUnknownOutcome, Err: noAck(v.timeout)}
+	}
+	return ack, took, noAck(v.timeout)
 }
 
 // restsOn is what an ack stands for.
@@ -225,13 +265,23 @@ func quoteArg(s string) string {
 	return s
 }
 
-// refused words an error of publishing.
-func (v *pub) refused(what string, err error) error {
-	p := &problem{id: explain.NotStored, what: what, err: v.worded(err), todo: v.publishAdvice(err)}
-	if errors.Is(err, client.ErrUnknownOutcome) || errors.Is(err, context.DeadlineExceeded) {
-		p.what = strings.Replace(what, "was not stored", "may or may not be stored", 1)
+// refused words an error of publishing one record.
+func (v *pub) refused(ctx context.Context, err error) error {
+	what := "the record was not stored"
+	unknown := errors.Is(err, client.ErrUnknownOutcome)
+	if unknown {
+		what = "the record may or may not be stored"
+	} else {
+		err = v.blamed(err)
 	}
-	return p
+	if ctx.Err() != nil {
+		p := &problem{id: explain.NotStored, what: "interrupted: " + what, todo: "publish it again", code: exitInterrupted}
+		if unknown {
+			p.id, p.todo = explain.Wire(47), ""
+		}
+		return p
+	}
+	return &problem{id: explain.NotStored, what: what, err: v.worded(err), todo: v.publishAdvice(err)}
 }
 
 const splitIt = "split it, or store it elsewhere and publish a reference"
@@ -300,10 +350,10 @@ func (v *pub) lines(ctx context.Context, cl *client.Client, m client.Message) er
 
 // ended says what publishing came to, and which lines are stored if that is not all of them.
 func (v *pub) ended(t *tracker, err error) error {
-	failed := t.failure()
 	if err == nil {
-		err = failed
+		err = t.failure()
 	}
+	err = v.blamed(err)
 	if s := t.summary(); err == nil || s.Records > 0 {
 		v.say(s)
 	}

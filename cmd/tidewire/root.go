@@ -153,8 +153,8 @@ func (a *app) root() *cobra.Command {
 	}
 	add("node", a.devCommand(), a.serverCommand(), a.configCommand())
 	add("use", a.pubCommand(), a.subCommand(), a.streamCommand(), a.contextCommand(), a.nodeCommand())
-	add("look", a.healthCommand(), a.benchCommand(), a.logCommand(), a.explainCommand())
-	root.AddCommand(a.versionCommand(), a.demoCommand(), a.manCommand(root))
+	add("look", a.healthCommand(), a.benchCommand(), a.logCommand(), a.explainCommand(), a.demoCommand())
+	root.AddCommand(a.versionCommand(), a.manCommand(root))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	a.explainCompletion(root)

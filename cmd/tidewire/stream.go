@@ -101,11 +101,7 @@ func (cn *connection) noStream(ctx context.Context, what, name string, err error
 		return p
 	}
 	p.id, p.err, p.todo = explain.Wire(20), errors.New("there is no stream of that name"), "see which there are with `tidewire stream ls`"
-	var gone []*adminv1.Stream
-	_ = cn.admin(ctx, what, func(ctx context.Context, s adminv1.StreamServiceClient) (err error) { // then nothing is known of deleted ones
-		gone, err = deletedStreams(ctx, s)
-		return err
-	})
+	gone := cn.deleted(ctx)
 	if i := slices.IndexFunc(gone, func(st *adminv1.Stream) bool { return st.Name == name }); i >= 0 {
 		st := gone[i] // the newest of that name
 		p.err = fmt.Errorf("it was deleted %s; its data (%s) are kept until %s", st.DeleteTime.AsTime().UTC().Format(time.RFC3339), size(st.DeletedBytes),
@@ -113,6 +109,15 @@ func (cn *connection) noStream(ctx context.Context, what, name string, err error
 		p.todo = fmt.Sprintf("`tidewire stream undelete %s` brings it back, `tidewire stream purge %s` removes its data at once; `tidewire stream ls --deleted` lists all that are deleted", name, name)
 	}
 	return p
+}
+
+// deleted are the streams that are deleted and not yet purged; none if the node does not say.
+func (cn *connection) deleted(ctx context.Context) (gone []*adminv1.Stream) {
+	_ = cn.admin(ctx, "cannot list the streams", func(ctx context.Context, s adminv1.StreamServiceClient) (err error) {
+		gone, err = deletedStreams(ctx, s)
+		return err
+	})
+	return gone
 }
 
 func (a *app) streamLsCommand() *cobra.Command {
@@ -137,7 +142,7 @@ func (a *app) streamLsCommand() *cobra.Command {
 				if err != nil {
 					return &problem{id: explain.StreamRequest, what: "cannot list the streams", err: err}
 				}
-				return a.printStreams(v, streams, names)
+				return a.printStreams(c.Context(), cn, v, streams, names)
 			})
 		},
 	}
@@ -148,7 +153,7 @@ func (a *app) streamLsCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) printStreams(v *view, streams []client.Stream, names bool) error {
+func (a *app) printStreams(ctx context.Context, cn *connection, v *view, streams []client.Stream, names bool) error {
 	out := []streamJSON{}
 	for i := range streams {
 		out = append(out, toJSON(&streams[i]))
@@ -161,6 +166,9 @@ func (a *app) printStreams(v *view, streams []client.Stream, names bool) error {
 			}
 		case len(streams) == 0:
 			fmt.Fprintln(a.err, "there are no streams; make one with `tidewire stream create NAME`")
+			if n := len(cn.deleted(ctx)); n > 0 {
+				fmt.Fprintf(a.err, "%s deleted and not yet purged: see `tidewire stream ls --deleted`\n", numbered(n, "stream is", "streams are"))
+			}
 		default:
 			a.headed(streamRows(streams, v.wide()))
 		}

@@ -62,7 +62,7 @@ newest --max-bytes or --max-records.`,
 					}
 				}
 				if err != nil {
-					return &problem{id: explain.StreamRequest, what: "stream " + cfg.Name + " was not created", err: err}
+					return &problem{id: explain.StreamRequest, what: "stream " + cfg.Name + " was not created", err: cn.blamed(err)}
 				}
 				return v.print(toJSON(&st), func() {
 					there := map[bool]string{true: "is there already: it "}[missing == nil]

@@ -19,11 +19,14 @@ import (
 )
 
 const subLong = `Read the records whose subject FILTER matches, from the first one kept, and go on with
-what is published, until Ctrl-C or --count. --no-follow ends with what there is now.
+what is published, until Ctrl-C or --count. --no-follow ends with what there is now; that
+no stream captures FILTER, or that there are fewer records than --count, is then an error.
 
 A filter is a subject in which a token may be *, which stands for any one token, and
 the last may be >, which stands for one or more. It selects from every stream and
 partition, also from those that come later. Records of one partition come in order.
+A stream that is deleted meanwhile is named on stderr, and ends the reading of a FILTER
+without wildcards.
 
 --from says where to begin:
   first       the oldest record kept (default)
@@ -34,7 +37,7 @@ partition, also from those that come later. Records of one partition come in ord
   2026-01-02T15:04:05Z  what was stored since then; also 2026-01-02, 2026-01-02T15:04:05
 
 Exit codes: 0 all that was asked for was read, or Ctrl-C of what has no end; 1 it could
-not be read, or records are missing, which stderr names; 2 wrong usage; 130 Ctrl-C
+not be read, is not there, or records are missing, as stderr says; 2 wrong usage; 130 Ctrl-C
 before --count or --no-follow was at its end.
 
 --format says what is printed of each record, as kcat does; default '%v\n':
@@ -126,7 +129,7 @@ func (v *sub) run(c *cobra.Command, filter string) error {
 		return &problem{id: explain.ReadingStopped, what: fmt.Sprintf("cannot read %s", filter), err: err}
 	}
 	defer s.Close()
-	return v.read(ctx, s.All(ctx), write)
+	return v.read(ctx, filter, s.All(ctx), write)
 }
 
 func (v *sub) subscribe(ctx context.Context, cl *client.Client, filter string, start client.Start) (*client.Subscription, error) {
@@ -185,12 +188,12 @@ func captures(st *client.Stream, filter string) bool {
 }
 
 // read prints records until there are enough or no more, or ctx ends.
-func (v *sub) read(ctx context.Context, all iter.Seq2[client.Record, error], write func([]byte, *client.Record) []byte) error {
+func (v *sub) read(ctx context.Context, filter string, all iter.Seq2[client.Record, error], write func([]byte, *client.Record) []byte) error {
 	out := newOutput(v.app.out)
 	began := time.Now()
 	var records, bytes uint64
 	var failed error
-	damaged := false
+	damaged, plain := false, wire.ValidSubject(filter) == nil
 	var read atomic.Uint64
 	if v.count > 0 && !(v.app.terminal && v.app.width > 0) { // a terminal shows the records themselves
 		bar := v.app.progress("read", int64(v.count), func() (int64, string) {
@@ -205,8 +208,14 @@ func (v *sub) read(ctx context.Context, all iter.Seq2[client.Record, error], wri
 				damaged = true
 				continue
 			}
+			if errors.Is(err, client.ErrUnknownStream) && !plain {
+				if !v.quiet {
+					fmt.Fprintln(v.app.err, reason(err)) // it says that reading goes on
+				}
+				continue
+			}
 			if ctx.Err() == nil {
-				failed = &problem{id: explain.ReadingStopped, what: "reading stopped", err: err}
+				failed = stopped(err, filter)
 			}
 			break
 		}
@@ -237,8 +246,18 @@ func (v *sub) read(ctx context.Context, all iter.Seq2[client.Record, error], wri
 		return errSilent(exitError)
 	case ctx.Err() != nil && (records < v.count || v.noFollow):
 		return errSilent(exitInterrupted)
+	case v.noFollow && records < v.count:
+		return &problem{id: explain.TooFew, what: fmt.Sprintf("there are fewer records than asked for: %s of %s", count(records), count(v.count))}
 	}
 	return nil
+}
+
+// stopped words why reading ended. Of a stream that was deleted a subscription says that it goes on, as one with wildcards does.
+func stopped(err error, filter string) error {
+	if errors.Is(err, client.ErrUnknownStream) {
+		return &problem{id: explain.Wire(20), what: "reading stopped", err: fmt.Errorf("the stream that captures %s was deleted", filter)}
+	}
+	return &problem{id: explain.ReadingStopped, what: "reading stopped", err: err}
 }
 
 // passable says what is missing and reports whether reading goes on behind it.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 
 	client "github.com/tidewire/tidewire/client/go"
@@ -29,27 +30,25 @@ func (v *sub) readPresent(ctx context.Context, cl *client.Client, filter string,
 	if err != nil {
 		return &problem{id: explain.ReadingStopped, what: "cannot read " + filter, err: err}
 	}
-	return v.read(ctx, v.present(ctx, cl, streams, filter, start), write)
+	if !slices.ContainsFunc(streams, func(st client.Stream) bool { return captures(&st, filter) }) {
+		return &problem{id: explain.Wire(20), what: "cannot read " + filter, err: fmt.Errorf("no stream captures %s", filter)}
+	}
+	return v.read(ctx, filter, present(ctx, cl, streams, filter, start), write)
 }
 
 // present yields the records of those streams as they are now, one partition after the other.
-func (v *sub) present(ctx context.Context, cl *client.Client, streams []client.Stream, filter string, start client.Start) iter.Seq2[client.Record, error] {
+func present(ctx context.Context, cl *client.Client, streams []client.Stream, filter string, start client.Start) iter.Seq2[client.Record, error] {
 	return func(yield func(client.Record, error) bool) {
-		none := true
 		for i := range streams {
 			st := &streams[i]
 			if !captures(st, filter) {
 				continue
 			}
-			none = false
 			for j := range st.Partitions {
 				if !presentOf(ctx, cl, st, &st.Partitions[j], filter, start, yield) {
 					return
 				}
 			}
-		}
-		if none && !v.quiet {
-			fmt.Fprintf(v.app.err, "no stream captures %s\n", filter)
 		}
 	}
 }

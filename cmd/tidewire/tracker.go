@@ -10,7 +10,6 @@ import (
 
 	"github.com/tidewire/tidewire/bench"
 	client "github.com/tidewire/tidewire/client/go"
-	"github.com/tidewire/tidewire/internal/explain"
 )
 
 // tracker follows records from the hand-over to the ack.
@@ -187,7 +186,7 @@ func (t *tracker) watch(timeout time.Duration, cancel context.CancelCauseFunc) (
 				if idle {
 					since = now
 				} else if now.Sub(since) > timeout {
-					cancel(&problem{id: explain.NoAck, what: fmt.Sprintf("no ack came for %s", span(timeout))})
+					cancel(noAck(timeout))
 					return
 				}
 			}
@@ -195,6 +194,11 @@ func (t *tracker) watch(timeout time.Duration, cancel context.CancelCauseFunc) (
 	}()
 	return sync.OnceFunc(func() { close(done) })
 }
+
+// errNoAck is what unwraps to it that records are on their way, and no ack came.
+var errNoAck = errors.New("no ack came")
+
+func noAck(timeout time.Duration) error { return fmt.Errorf("%w for %s", errNoAck, span(timeout)) }
 
 // pubSummary is what publishing came to.
 type pubSummary struct {

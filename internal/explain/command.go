@@ -36,6 +36,7 @@ const (
 	NotWritten       ID = 6033
 	NodeRequest      ID = 6034
 	NotReady         ID = 6035
+	TooFew           ID = 6036
 )
 
 var commandEntries = []Entry{
@@ -51,7 +52,7 @@ var commandEntries = []Entry{
 	{OffsetOfMany, "offset of several partitions", "The filter selects several partitions, and each has offsets of its own.", "Give --from first, last, next or a time; an offset goes with a filter that selects one stream of one partition."},
 	{OffsetBeyond, "offset behind the end", "The partition does not reach that far: no record has that offset, nor will the next one.", "Give an offset that is kept, or --from first, last, next or a time."},
 	{ReadingStopped, "reading stopped", "Reading ended before it should have, for the reason that was given.", "Mend that; --from goes on where it ended."},
-	{BenchInterrupted, "nothing measured", "The benchmark was stopped before it had measured anything.", "Let it run longer than its --warmup."},
+	{BenchInterrupted, "nothing measured", "The benchmark was stopped before it had measured anything.", "Let it run longer than its --warmup. If nothing was acknowledged at all, see with `tidewire health` what keeps the node from it."},
 	{BenchUnfinished, "benchmark not finished", "The benchmark ended early, for the reason that was given.", "Mend that and run it again; a figure of a broken run means nothing."},
 	{DiskNotMeasured, "disk not measured", "The directory of --disk could not be written to and synced.", "Give --disk a directory that you may write to."},
 	{NotConfirmed, "not confirmed", "The question was not answered with yes, so nothing was done.", "Nothing; or answer y."},
@@ -73,4 +74,5 @@ var commandEntries = []Entry{
 	{NotWritten, "file not written", "A file could not be written.", "Name another directory, or make room in it."},
 	{NodeRequest, "request about the node failed", "The node did not answer what was asked about itself, or did not do it, for the reason that was given.", "Mend that and try again: to ask twice does no harm."},
 	{NotReady, "the node is not ready", "The node answers, and one of its checks fails, which are named with the reason. It may not take publishes, or not of every stream.", "As the reason says; docs/guides/monitoring.md tells what each check means. --wait waits until it is ready."},
+	{TooFew, "fewer records than asked for", "--no-follow reads what there is, and that is fewer records than --count asks for. Those are printed.", "Ask for fewer, or leave out --no-follow to wait for the others."},
 }
