@@ -127,12 +127,12 @@ func Publish(ctx context.Context, cfg PublishConfig) (*Result, error) {
 		}
 	}
 	began, before := clock{time.Now()}, cfg.Progress.Load()
-	stopWatching := watch(cfg.Timeout, func() (handed, answered uint64) {
+	stopWatching := Watch(cfg.Timeout, func() (handed, answered uint64) {
 		for _, s := range senders {
 			handed += s.handed.Load()
 		}
 		return handed, cfg.Progress.Load() - before
-	}, cancel)
+	}, noAnswer(cancel, cfg.Timeout))
 	defer stopWatching()
 	var running sync.WaitGroup
 	for _, s := range senders {

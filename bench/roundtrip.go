@@ -94,7 +94,7 @@ func RoundTrip(ctx context.Context, cfg RoundTripConfig) (*Result, error) {
 		return nil, errors.New("nothing to measure: the duration is too short for this rate")
 	}
 	before := cfg.Progress.Load()
-	stopWatching := watch(cfg.Timeout, func() (handed, answered uint64) { return t.handed.Load(), cfg.Progress.Load() - before }, cancel)
+	stopWatching := Watch(cfg.Timeout, func() (handed, answered uint64) { return t.handed.Load(), cfg.Progress.Load() - before }, noAnswer(cancel, cfg.Timeout))
 	defer stopWatching()
 	sent := make(chan error, 1)
 	go func() {

@@ -11,9 +11,9 @@ import (
 // ErrNoAnswer ends a workload whose Timeout is over, with records on their way.
 var ErrNoAnswer = errors.New("nothing was acknowledged")
 
-// watch ends a run when something is on its way and nothing was answered for so long; 0: never. The function it returns
+// Watch calls late, once, when something is on its way and nothing was answered for so long; 0: never. The function it returns
 // stops the watch.
-func watch(timeout time.Duration, counts func() (handed, answered uint64), cancel context.CancelCauseFunc) (stop func()) {
+func Watch(timeout time.Duration, counts func() (handed, answered uint64), late func()) (stop func()) {
 	if timeout == 0 {
 		return func() {}
 	}
@@ -31,13 +31,18 @@ func watch(timeout time.Duration, counts func() (handed, answered uint64), cance
 				if answered == handed || answered != last {
 					last, since = answered, now
 				} else if now.Sub(since) > timeout {
-					cancel(fmt.Errorf("%w for %v", ErrNoAnswer, timeout))
+					late()
 					return
 				}
 			}
 		}
 	}()
 	return sync.OnceFunc(func() { close(done) })
+}
+
+// noAnswer ends a workload.
+func noAnswer(cancel context.CancelCauseFunc, timeout time.Duration) func() {
+	return func() { cancel(fmt.Errorf("%w for %v", ErrNoAnswer, timeout)) }
 }
 
 // within bounds ctx; 0: not, for what was dialled may live on with it.

@@ -317,9 +317,9 @@ func TestSubInterrupted(t *testing.T) {
 	p.ends(exitInterrupted, "1 record of 5, 1 B in ")
 }
 
-// pub that waits for a line stores what it has read when it is told to stop.
-func TestPubInterrupted(t *testing.T) {
-	n := startNode(t, t.TempDir(), true)
+// interrupted runs the binary, gives it an input that does not end, and tells it to stop once meanwhile has returned.
+func interrupted(t *testing.T, input []byte, meanwhile func(), args ...string) (code int, said string) {
+	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -329,7 +329,7 @@ func TestPubInterrupted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, "pub", "s", "-", "--server", n.Addr().String())
+	cmd := exec.Command(self, args...)
 	cmd.Env, cmd.Stdin = append(os.Environ(), asBinary+"=1"), r
 	var out buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -337,49 +337,38 @@ func TestPubInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Close()
-	if _, err := w.WriteString("one\n"); err != nil {
+	if _, err := w.Write(input); err != nil {
 		t.Fatal(err)
 	}
-	if got := newCLI(t, n).ok("sub", "s", "--count", "1"); got != "one\n" { // a line is stored when it comes
-		t.Errorf("stored is %q", got)
-	}
+	meanwhile()
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "1 record, 3 B in ") {
-		t.Errorf("%v: %s", err, out.String())
+	_ = cmd.Wait() // the exit code is in ProcessState
+	return cmd.ProcessState.ExitCode(), out.String()
+}
+
+// pub that waits for a line stores what it has read when it is told to stop.
+func TestPubInterrupted(t *testing.T) {
+	n := startNode(t, t.TempDir(), true)
+	stored := func() {
+		if got := newCLI(t, n).ok("sub", "s", "--count", "1"); got != "one\n" { // a line is stored when it comes
+			t.Errorf("stored is %q", got)
+		}
+	}
+	code, said := interrupted(t, []byte("one\n"), stored, "pub", "s", "-", "--server", n.Addr().String())
+	if code != 0 || !strings.Contains(said, "1 record, 3 B in ") {
+		t.Errorf("exit code %d: %s", code, said)
 	}
 }
 
 // pub --whole that waits for the end of its input has stored nothing when it is told to stop.
 func TestPubWholeInterrupted(t *testing.T) {
 	n := startNode(t, t.TempDir(), true)
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self, "pub", "s", "--whole", "--server", n.Addr().String())
-	cmd.Env, cmd.Stdin = append(os.Environ(), asBinary+"=1"), r
-	var out buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	r.Close()
-	if _, err := w.Write(make([]byte, 512<<10)); err != nil { // more than a pipe holds: it is reading
-		t.Fatal(err)
-	}
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait() // the exit code is in ProcessState
-	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted || !strings.Contains(out.String(), "nothing was stored") {
-		t.Errorf("exit code %d: %s", code, out.String())
+	input := make([]byte, 512<<10) // more than a pipe holds: when it is written, pub is reading
+	code, said := interrupted(t, input, func() {}, "pub", "s", "--whole", "--server", n.Addr().String())
+	if code != exitInterrupted || !strings.Contains(said, "nothing was stored") {
+		t.Errorf("exit code %d: %s", code, said)
 	}
 	newCLI(t, n).fails(exitError, []string{"sub", "s", "--no-follow"}, "no stream captures s")
 }

@@ -169,30 +169,11 @@ func (t *tracker) progress() (done int64, text string) {
 // watch ends everything when something is in flight and no ack has come for so long. The function it
 // returns stops the watch.
 func (t *tracker) watch(timeout time.Duration, cancel context.CancelCauseFunc) (stop func()) {
-	done := make(chan struct{})
-	go func() {
-		tick := time.NewTicker(max(timeout/10, time.Millisecond))
-		defer tick.Stop()
-		acked, since := uint64(0), time.Now()
-		for {
-			select {
-			case <-done:
-				return
-			case now := <-tick.C:
-				t.mu.Lock()
-				idle := t.acked == t.handed || t.acked != acked
-				acked = t.acked
-				t.mu.Unlock()
-				if idle {
-					since = now
-				} else if now.Sub(since) > timeout {
-					cancel(noAck(timeout))
-					return
-				}
-			}
-		}
-	}()
-	return sync.OnceFunc(func() { close(done) })
+	return bench.Watch(timeout, func() (handed, acked uint64) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return t.handed, t.acked
+	}, func() { cancel(noAck(timeout)) })
 }
 
 // errNoAck is what unwraps to it that records are on their way, and no ack came.
