@@ -52,7 +52,15 @@ func measure(ctx context.Context) error {
 	out := flag.String("out", "build/bench", "directory for results.txt, results.json and results.html")
 	flag.StringVar(&in.dir, "dir", "", "directory on the disk to measure (default: in -out)")
 	flag.StringVar(&tools, "tools", "build", "directory with tidewire and nats-server")
+	summarized := flag.Bool("summary", false, "print a table in Markdown of runs whose results.json are the arguments, and measure nothing")
 	flag.Parse()
+	if *summarized {
+		reports, err := readReports(flag.Args())
+		if err != nil {
+			return err
+		}
+		return summary(os.Stdout, reports)
+	}
 	if flag.NArg() > 0 {
 		return fmt.Errorf("%q is not understood; see -help", flag.Args())
 	}

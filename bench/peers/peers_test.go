@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"math"
 	"net"
 	"os"
@@ -212,6 +213,43 @@ func TestJSON(t *testing.T) {
 	row := back.Rows[0]
 	if row.Name != "64 in flight & more" || len(row.Entries) != 3 || len(row.Entries[0].Runs) != 3 || row.Entries[0].Runs[0].Result.PerSecond() != 300_000 || !row.Goals[0].Held {
 		t.Errorf("%s", &b)
+	}
+}
+
+// Several runs, read from what they left, become one table.
+func TestSummary(t *testing.T) {
+	var files []string
+	for i := range 2 {
+		r := report()
+		if i == 1 {
+			r.Rows[0].Goals[0].Held = false
+		}
+		var b bytes.Buffer
+		if err := r.json(&b); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, filepath.Join(t.TempDir(), "results.json"))
+		if err := os.WriteFile(files[i], b.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reports, err := readReports(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := summary(&out, reports); err != nil {
+		t.Fatal(err)
+	}
+	mine := figure(reports[0].Rows[0].Entries[0].Median)
+	for _, want := range []string{"| case | tidewire |", reports[0].Rows[0].Name, mine + " / " + mine, "**short in 1 of 2**"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	reports[1].Rows[0].Name = "other"
+	if err := summary(io.Discard, reports); err == nil {
+		t.Error("runs of other cases are put into one table")
 	}
 }
 
