@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -229,9 +230,29 @@ func TestSubscriptionsGoOnAfterUndelete(t *testing.T) {
 			}
 		}
 	}
-	first.conn.Close()
-	next.conn.Close()
-	p.conn.Close()
+	gone := a.delete("orders")
+	first.recvError(wire.CodeUnknownStream)
+	next.recvError(wire.CodeUnknownStream)
+	late := connect(t, n) // comes while it is deleted, and knows where it stood
+	lateCorr := late.subscribe(wire.Subscribe{Filter: "orders", Start: wire.Start{From: wire.FromFirst}, Positions: []wire.Position{{Stream: st.ID, Partition: 0, Offset: 5}}})
+	if _, err := a.UndeleteStream(a.ctx, &adminv1.UndeleteStreamRequest{Id: gone.Id}); err != nil {
+		t.Fatal(err)
+	}
+	if got := late.receive(lateCorr, 1); got[0].offset != 5 {
+		t.Errorf("got %+v, want offset 5", got)
+	}
+	gone = a.delete("orders")
+	if _, err := a.PurgeStream(a.ctx, &adminv1.PurgeStreamRequest{Id: gone.Id}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "nothing is remembered of a purged stream", func() bool {
+		var left atomic.Int64
+		onSession(n, func(s *session) { left.Add(int64(s.left)) })
+		return left.Load() == 0
+	})
+	for _, p := range []*peer{first, next, p, late} {
+		p.conn.Close()
+	}
 	until(t, "nothing of it is left", func() bool { return n.weight.Load() == 0 })
 }
 

@@ -276,6 +276,93 @@ func TestDamageIsToldExactly(t *testing.T) {
 	}
 }
 
+// Who has nothing unsent is not closed for what others have not taken, and has what is new.
+func TestFullOfOthers(t *testing.T) {
+	const memory = 8 << 20
+	n := startNode(t, t.TempDir(), func(c *Config) { c.HotMemory, c.OutboundMemory = 1<<20, memory })
+	p, q, r := connect(t, n), connect(t, n), connect(t, n)
+	coldStream(p, "cold", 4)
+	st := p.create(wire.CreateStream{Name: "fresh", Partitions: 1})
+	corr := r.subscribe(wire.Subscribe{Filter: "fresh"})
+	const others = memory*5/4 + 1
+	n.outbound.Add(others)
+	cold := q.subscribe(wire.Subscribe{Filter: "cold", Start: wire.Start{From: wire.FromFirst}, Credit: 16 << 20})
+	for i := range 20 {
+		p.fill(st, 0, values("fresh", 1, "%d"))
+		if got := r.receive(corr, 1); got[0].offset != uint64(i) {
+			t.Fatalf("got %+v, want offset %d", got, i)
+		}
+	}
+	n.outbound.Add(-others)
+	q.receive(cold, 4)
+	if got := n.closures[closedUnsent].Load(); got != 0 {
+		t.Errorf("%d closed", got)
+	}
+}
+
+// However little a client asks for, whole batches come, and not many are read for one client at a time.
+func TestManyFetchesOfLittle(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.HotMemory, c.OutboundMemory = 1, 16<<20 })
+	p, q := connect(t, n), connect(t, n)
+	st := coldStream(p, "cold", 1)
+	const fetches = 64
+	var out []byte
+	for corr := range uint32(fetches) {
+		out = (&wire.Fetch{Stream: st.ID, MaxBytes: 1}).AppendTo(out, 1+corr)
+	}
+	q.send(out)
+	answered := 0
+	for range fetches {
+		onSession(n, func(s *session) {
+			if most := s.node.config().backlog() + wire.MaxBatch; s.reading > most {
+				t.Errorf("%d bytes are read for one client, at most %d may be", s.reading, most)
+			}
+		})
+		f, err := q.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Op == wire.OpRecords {
+			answered++
+		}
+	}
+	if answered == 0 {
+		t.Error("none was answered with records")
+	}
+}
+
+// What is parked goes on also where the loop always has something else to do.
+func TestParkedOnABusyLoop(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p, q := connect(t, n), connect(t, n)
+	st := p.streamOf("a")
+	p.fill(st, 0, values("a", 1, "%d"))
+	var stop atomic.Bool
+	defer stop.Store(true)
+	for _, l := range n.loops {
+		var work func()
+		work = func() {
+			if !stop.Load() {
+				go l.post(work) // the first of what comes meanwhile
+			}
+			for began := time.Now(); time.Since(began) < 2*turn; {
+				runtime.Gosched()
+			}
+		}
+		l.post(work)
+	}
+	const others = 1 << 40
+	n.outbound.Add(others)
+	corr := q.subscribe(wire.Subscribe{Filter: "a", Start: wire.Start{From: wire.FromFirst}})
+	until(t, "it is parked", func() bool {
+		var parked atomic.Int64
+		onSession(n, func(s *session) { parked.Add(int64(len(s.parked))) })
+		return parked.Load() == 1
+	})
+	n.outbound.Add(-others)
+	q.receive(corr, 1)
+}
+
 // What waits for credit of one subscription keeps nothing else of the connection waiting.
 func TestStarvedBesideFetch(t *testing.T) {
 	n := startNode(t, t.TempDir(), func(c *Config) { c.HotMemory = 1 })

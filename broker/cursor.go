@@ -120,6 +120,7 @@ func (e *offsetRangeError) Error() string { return "offset out of range" }
 // needs the disk, or a batch cut, goes on in a reader goroutine.
 func (c *cursor) feed() {
 	s := c.session
+	cfg := s.node.config()
 	for c.state == cursorIdle && s.state != stateClosed && !s.closing {
 		if s.loop.over() {
 			c.giveWay()
@@ -144,7 +145,7 @@ func (c *cursor) feed() {
 			c.hold(0, 0)
 			c.deliver(size, nil)
 			continue
-		case !s.mayRead():
+		case !s.mayRead(cfg.OutboundMemory / 2):
 			c.rest(cursorParked)
 			return
 		case c.located && !c.readable():
@@ -159,13 +160,13 @@ func (c *cursor) feed() {
 			return
 		}
 		if !c.located || c.stale {
-			c.read(room)
+			c.readIfMay(room)
 			return
 		}
 		limit := c.part.raft.HighWatermark()
 		entries, err := c.reader.NextHot(limit, min(room, chunkBytes))
 		if errors.Is(err, storage.ErrCold) {
-			c.read(room)
+			c.readIfMay(room)
 			return
 		}
 		if err != nil {
@@ -174,7 +175,7 @@ func (c *cursor) feed() {
 		}
 		if c.cutNeeded(entries) {
 			c.stale = true // NextHot has moved the reader
-			c.read(room)
+			c.readIfMay(room)
 			return
 		}
 		at := len(s.output())
@@ -272,12 +273,12 @@ const (
 const littleComing = 64 << 10
 
 // mayRead tells whether more may be read for the client: it has not much on its way, and the node has memory for that. What
-// others do not take is not to stop who has next to nothing: they may fill OutboundMemory, and not half as much again.
-func (s *session) mayRead() bool {
+// others do not take is not to stop who has next to nothing: for those there are extra bytes above OutboundMemory.
+func (s *session) mayRead(extra int64) bool {
 	cfg := s.node.config()
 	most, own := cfg.OutboundMemory, int64(s.backlog())
 	if own+s.reading <= littleComing {
-		most += most / 2
+		most += extra
 	}
 	return own+s.coming <= min(2*s.ahead(), cfg.backlog()) && s.node.outbound.Load() <= most
 }
@@ -392,11 +393,16 @@ func (c *cursor) releaseFrame() {
 	c.frame = nil
 }
 
-// read hands the cursor to a reader goroutine, to read up to room bytes.
-func (c *cursor) read(room int) {
+// readIfMay hands the cursor to a reader goroutine, to read up to room bytes. That may become a whole batch, for which there is less
+// extra memory than for what is in memory already: who waits for news is to have it when others fill the rest.
+func (c *cursor) readIfMay(room int) {
+	if !c.session.mayRead(c.session.node.config().OutboundMemory / 4) {
+		c.rest(cursorParked)
+		return
+	}
 	c.ask = min(room, chunkBytes)
 	c.sink.reserve(c.ask)
-	c.hold(wire.MaxBatch, int64(c.ask)) // one entry comes however little is asked for
+	c.hold(wire.MaxBatch, wire.MaxBatch) // one entry comes however little is asked for
 	c.submit()
 }
 

@@ -64,6 +64,7 @@ type progress struct {
 	written    int64     // bytes ever given to gnet
 	taken      int64     // of them, what the client had taken at takenAt
 	takenAt    time.Time // zero while nothing waits
+	seen       int64     // of them, what the client had taken when that was last looked at
 	asked      time.Time // the kernel, about what is unacknowledged
 }
 
@@ -87,7 +88,7 @@ func (s *session) checkDeadlines(now time.Time) {
 		s.drop(closedVanished, "client vanished, closed")
 	case s.stuck(now, cfg.SlowConsumerTimeout):
 		s.drop(closedConsumer, "client does not read what is sent to it, closed")
-	case s.leavesMuch():
+	case s.idles() && s.leavesMuch():
 		s.drop(closedUnsent, "client does not read its answers, closed")
 	case s.closing:
 	case s.state < stateReady:
@@ -128,6 +129,14 @@ func (s *session) stuck(now time.Time, limit time.Duration) bool {
 		p.taken, p.takenAt = taken, now
 	}
 	return now.Sub(p.takenAt) > limit
+}
+
+// idles reports whether the client has taken nothing since that was last asked.
+func (s *session) idles() bool {
+	taken := s.progress.written - int64(s.unsent())
+	idles := taken == s.progress.seen
+	s.progress.seen = taken
+	return idles
 }
 
 // vanished asks the kernel, now and then, whether a silent client's still answers.

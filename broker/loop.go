@@ -335,7 +335,13 @@ func (l *loop) unpark() {
 	}
 	parked := l.parked
 	l.parked, l.unparked = l.unparked, nil
+	l.began = time.Now() // a turn of their own, however long it took to get here
 	for i, s := range parked {
+		if l.over() {
+			l.parked = slices.Insert(l.parked, 0, parked[i:]...) // the first of the next round
+			clear(parked[i:])
+			break
+		}
 		s.unparking = false
 		s.contained((*session).unpark)
 		if len(s.parked)+len(s.loaded) > 0 && !s.unparking {
@@ -370,7 +376,7 @@ func (s *session) unpark() {
 		return
 	}
 	s.feedParked(&s.loaded, func() bool { return true })
-	s.feedParked(&s.parked, s.mayRead)
+	s.feedParked(&s.parked, func() bool { return s.mayRead(s.node.config().OutboundMemory / 2) })
 }
 
 func (s *session) feedParked(queue *[]*cursor, may func() bool) {

@@ -422,6 +422,7 @@ func (n *Node) stopStream(st *cluster.Stream, remove bool) {
 	if !remove {
 		return
 	}
+	n.eachLoop(func(l *loop) { l.purged(st.ID) })
 	n.parallel(len(st.Partitions), func(i int) {
 		group := st.Partitions[i].Group
 		if err := n.removeLog(partitionDir(group), group); err != nil {

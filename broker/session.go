@@ -236,7 +236,8 @@ func (s *session) mayRest() bool { return s.node.waiting.Load() < s.node.config(
 func (s *session) crowds() bool {
 	c := s.node.config()
 	own := int64(s.conn.InboundBuffered())
-	return own > max(s.inFlightLimit(), c.InboundMemory/8) || !s.mayRest() && own > c.smallPart()
+	most := s.inFlightLimit()*5/4 + 1<<20 // of batches, with what stands around and between them
+	return own > max(most, c.InboundMemory/8) || !s.mayRest() && own > c.smallPart()
 }
 
 // giveWay lets the others of the loop have their turn; what has arrived is looked at again then. Requests are paced,
@@ -510,7 +511,7 @@ func (s *session) lastWords() {
 // lingering is how long a client may take to close after our last words.
 const lingering = 2 * time.Second
 
-// largeUnsent is how many unsent bytes end a connection when all clients together have left a quarter more than
+// largeUnsent is how many unsent bytes end a connection when all clients together have left half more than
 // OutboundMemory.
 const largeUnsent = 256 << 10
 
@@ -523,7 +524,7 @@ func (c *Config) mostUnsent(total int64) int64 {
 	switch {
 	case total > 2*c.OutboundMemory:
 		return min(max(c.OutboundMemory/2/int64(c.MaxConnections), 4<<10), largeUnsent)
-	case total > c.OutboundMemory*5/4: // less than stops those who have nothing unsent: see mayRead
+	case total > c.OutboundMemory*3/2: // what is read for those who have nothing unsent does not make that: see mayRead
 		return largeUnsent
 	}
 	return 2 * c.backlog()

@@ -18,8 +18,8 @@ type subscription struct {
 	credit  int64 // bytes that may still be pushed; the last frame may overdraw it
 	asked   int64 // bytes that reads under way were asked for
 	cursors map[partKey]*cursor
-	turn    []*cursor          // those that wait for credit, in the order they will be fed
-	left    map[partKey]uint64 // where it stood in partitions of streams that were deleted: they may come back
+	turn    []*cursor              // those that wait for credit, in the order they will be fed
+	left    map[partKey]wire.Start // where it goes on in partitions of streams that were deleted: they may come back
 }
 
 // mostLeft bounds what one connection's subscriptions remember of deleted streams; what is beyond that begins at its first record.
@@ -72,7 +72,12 @@ func (s *session) subscribe(corr uint32, q *wire.Subscribe) error {
 			start = wire.Start{From: wire.FromOffset, Value: offset}
 		}
 		if sub.attach(key, all[key], all[key].stream(), start); s.conversations[corr] != conversation(sub) {
-			break // that place does not exist, and it has been told
+			return nil // that place does not exist, and it has been told
+		}
+	}
+	for key, offset := range resume {
+		if _, ok := sub.cursors[key]; !ok { // deleted at present, perhaps
+			sub.leave(key, wire.Start{From: wire.FromOffset, Value: offset})
 		}
 	}
 	return nil
@@ -275,25 +280,49 @@ func (s *session) follow(started []*partition) {
 
 // comesBack is where it begins in a partition that has started: where it stood, if the partition's stream was deleted meanwhile.
 func (sub *subscription) comesBack(key partKey, p *partition) wire.Start {
-	next, ok := sub.left[key]
+	start, ok := sub.left[key]
 	if !ok {
 		return wire.Start{From: wire.FromFirst}
 	}
 	delete(sub.left, key)
 	sub.session.left--
-	return wire.Start{From: wire.FromOffset, Value: min(next, uint64(p.raft.HighWatermark()))}
+	if start.From == wire.FromOffset {
+		start.Value = min(start.Value, uint64(p.raft.HighWatermark()))
+	}
+	return start
 }
 
-// leave remembers where a cursor stands whose stream goes.
-func (sub *subscription) leave(key partKey, c *cursor) {
-	if !c.located || sub.session.left >= mostLeft {
+// leave remembers where it goes on in a partition that is not there now.
+func (sub *subscription) leave(key partKey, start wire.Start) {
+	if _, known := sub.left[key]; known || sub.session.left >= mostLeft {
 		return
 	}
 	if sub.left == nil {
-		sub.left = make(map[partKey]uint64)
+		sub.left = make(map[partKey]wire.Start)
 	}
-	sub.left[key] = c.next
+	sub.left[key] = start
 	sub.session.left++
+}
+
+// purged forgets a stream that does not come back.
+func (l *loop) purged(stream uint64) {
+	for s := range l.sessions {
+		if s.left == 0 {
+			continue
+		}
+		for _, conv := range s.conversations {
+			sub, ok := conv.(*subscription)
+			if !ok {
+				continue
+			}
+			for key := range sub.left {
+				if key.stream == stream {
+					delete(sub.left, key)
+					s.left--
+				}
+			}
+		}
+	}
 }
 
 // forget ends the cursors in partitions that are going, and tells the client of each stream once.
@@ -304,7 +333,11 @@ func (sub *subscription) forget(gone map[*partition]bool) {
 		if !gone[c.part] {
 			continue
 		}
-		sub.leave(key, c)
+		start := c.start
+		if c.located {
+			start = wire.Start{From: wire.FromOffset, Value: c.next}
+		}
+		sub.leave(key, start)
 		sub.detach(key, c)
 		if !told[key.stream] {
 			told[key.stream] = true
