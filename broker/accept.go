@@ -78,6 +78,7 @@ func (e *addressError) Unwrap() error { return e.err }
 
 // run accepts until the listener is closed.
 func (a *acceptor) run() {
+	yieldToOthers()
 	a.keepSpare()
 	defer func() {
 		a.dismiss()
@@ -89,9 +90,8 @@ func (a *acceptor) run() {
 		c, err := a.listener.AcceptTCP()
 		switch {
 		case err == nil:
-			began := time.Now()
 			a.admit(c)
-			a.rest(time.Since(began))
+			a.rest()
 		case errors.Is(err, net.ErrClosed):
 			return
 		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
@@ -108,8 +108,8 @@ func (a *acceptor) run() {
 // 500 connections a second for each core.
 const (
 	acceptShare = 0.125
-	acceptBurst = 5 * time.Millisecond
-	acceptCost  = 250 * time.Microsecond // of one at most; if it took longer, it waited for a busy loop
+	acceptBurst = time.Millisecond
+	acceptCost  = 250 * time.Microsecond // of one, with what its loop and the kernel do for it until it has ended
 )
 
 // cores is how many this process may use, by its cgroup too. A node has as many loops.
@@ -120,9 +120,9 @@ func newAcceptor(n *Node, l *net.TCPListener) *acceptor {
 	return &acceptor{node: n, listener: l, pace: rate.NewLimiter(rate.Limit(share*float64(time.Second)), int(acceptBurst))}
 }
 
-// rest waits as long as accepting has to, after it took so long.
-func (a *acceptor) rest(took time.Duration) {
-	_ = a.pace.WaitN(a.node.ctx, int(min(took, acceptCost))) // fails at the end of the node alone
+// rest waits as long as accepting has to, after one.
+func (a *acceptor) rest() {
+	_ = a.pace.WaitN(a.node.ctx, int(acceptCost)) // fails at the end of the node alone
 }
 
 // admit gives the connection to a loop, or refuses it.

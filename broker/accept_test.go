@@ -97,14 +97,14 @@ func TestAcceptingRests(t *testing.T) {
 		a := newAcceptor(&Node{ctx: ctx}, nil)
 		began := time.Now()
 		for range acceptBurst / acceptCost {
-			a.rest(acceptCost)
+			a.rest()
 		}
 		if waited := time.Since(began); waited != 0 {
 			t.Errorf("the first wait %s", waited)
 		}
 		const busy = 100 * time.Millisecond
 		for range busy / acceptCost {
-			a.rest(time.Second) // most of it waiting for a loop
+			a.rest() // most of it waiting for a loop
 		}
 		want := time.Duration(float64(busy) / acceptShare / float64(cores))
 		if waited := time.Since(began); waited < want-time.Millisecond || waited > want+time.Millisecond {
@@ -113,7 +113,7 @@ func TestAcceptingRests(t *testing.T) {
 		end()
 		began = time.Now()
 		for range 100 {
-			a.rest(time.Second)
+			a.rest()
 		}
 		if waited := time.Since(began); waited != 0 {
 			t.Errorf("a node that ends waits %s", waited)
