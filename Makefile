@@ -8,7 +8,7 @@ SOURCES    := $(shell find . -name '*.go' -not -name '*_test.go') go.mod go.sum
 GOTEST     := $(GO) tool gotestsum --format pkgname --
 FUZZTIME   ?= 30s
 
-.PHONY: help demo build test unit race lint smoke fuzz bench profile microbench nightly generate clean
+.PHONY: help demo build test unit race lint smoke fuzz bench summary profile microbench nightly generate clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ build/nats-server: bench/peers/go.mod
 
 bench: build build/peers build/nats-server ## Tidewire beside JetStream and Redis: table, JSON, page in build/bench [QUICK=1] [ALL=1] [CASES=regexp] [ROUNDS=5]
 	build/peers $(if $(QUICK),-quick) $(if $(ALL),-all) $(if $(CASES),-cases "$(CASES)") $(if $(ROUNDS),-rounds $(ROUNDS))
+
+summary: build/peers ## one table in Markdown of several runs of bench: make summary RUNS="first.json second.json"
+	build/peers -summary $(RUNS)
 
 profile: build build/peers ## profiles of node and client under a case of bench, in build/profile: make profile CASE="1024 in flight"
 	build/peers -profile "$(CASE)"

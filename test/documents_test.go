@@ -78,7 +78,7 @@ func runPage(t *testing.T, root string, steps []step, text []byte) {
 		target, isMake := strings.CutPrefix(s.command, "make ")
 		target, _, _ = strings.Cut(target, " ")
 		switch {
-		case isMake && slices.Contains([]string{"test", "bench", "profile"}, target):
+		case isMake && slices.Contains([]string{"test", "bench", "summary", "profile"}, target):
 			run.Args[len(run.Args)-1], run.Dir = "make -n "+strings.TrimPrefix(s.command, "make "), root
 		case isMake:
 			run.Env, run.Dir = append(env, "FILE="+demo), root
