@@ -22,6 +22,7 @@ import (
 const (
 	attackVariable = "TIDEWIRE_TEST_ATTACK"
 	attackAddress  = "TIDEWIRE_TEST_ATTACK_ADDRESS"
+	attackOther    = "TIDEWIRE_TEST_ATTACK_OTHER" // address of another node; empty: there is none
 )
 
 // What the two processes say to each other, in lines.
@@ -41,7 +42,9 @@ type attackers struct {
 	lines chan string // closed when it has ended
 }
 
-func startAttackers(t *testing.T, name, address string) *attackers {
+// startAttackers starts them. With other, the address of another node, they attack that one while the neighbour is watched for
+// comparison.
+func startAttackers(t *testing.T, name, address, other string) *attackers {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -51,7 +54,7 @@ func startAttackers(t *testing.T, name, address string) *attackers {
 	if os.Getenv(goalVariable) != "" {
 		cmd = harness.Idle(self)
 	}
-	cmd.Env = append(os.Environ(), attackVariable+"="+name, attackAddress+"="+address)
+	cmd.Env = append(os.Environ(), attackVariable+"="+name, attackAddress+"="+address, attackOther+"="+other)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -121,7 +124,7 @@ func (a *attackers) end() {
 const attackPace = 25 * time.Millisecond
 
 // attackMain is the attackers' process. It ends when its input does.
-func attackMain(name, address string) int {
+func attackMain(name, address, other string) int {
 	cases := append(slices.Concat(hostileCases, connectionCases), manyCursors, topologyUnread)
 	i := slices.IndexFunc(cases, func(c hostileCase) bool { return c.name == name })
 	if i < 0 {
@@ -137,12 +140,16 @@ func attackMain(name, address string) int {
 	f.line(lineReady)
 	for commands.Scan() {
 		act := cases[i].attack
-		if commands.Text() == lineAllowed {
-			if act = allowed[name]; act == nil {
-				act = func(*enemies) {}
-			}
-		}
 		e := &enemies{t: f, address: address, stop: make(chan struct{})}
+		switch {
+		case commands.Text() == lineAttack:
+		case other != "":
+			e.address = other
+		case allowed[name] != nil:
+			act = allowed[name]
+		default:
+			act = func(*enemies) {}
+		}
 		var attacking sync.WaitGroup
 		for range workers {
 			attacking.Go(func() { e.again(act) })

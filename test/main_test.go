@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv(attackVariable); name != "" {
-		os.Exit(attackMain(name, os.Getenv(attackAddress)))
+		os.Exit(attackMain(name, os.Getenv(attackAddress), os.Getenv(attackOther)))
 	}
 	os.Exit(harness.Main(m))
 }
