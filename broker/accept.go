@@ -109,7 +109,7 @@ func (a *acceptor) run() {
 const (
 	acceptShare = 0.125
 	acceptBurst = time.Millisecond
-	acceptCost  = 250 * time.Microsecond // of one, with what its loop and the kernel do for it until it has ended
+	acceptCost  = 250 * time.Microsecond // of one, about: a storm's cost 350 each, with its loop's and the kernel's work until the end
 )
 
 // cores is how many this process may use, by its cgroup too. A node has as many loops.

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/tidewire/tidewire/cluster"
-	"github.com/tidewire/tidewire/proto/wire"
 )
 
 // update has the partition serve its stream as it is now, unless a later change came first.
@@ -81,9 +80,8 @@ func (l *loop) narrow(parts []*partition, st *cluster.Stream) {
 }
 
 func (s *session) narrow(parts []*partition, st *cluster.Stream) {
-	for _, conv := range s.conversations {
-		sub, ok := conv.(*subscription)
-		if !ok || covers(st, sub.pattern) {
+	for sub := range s.subscriptions {
+		if covers(st, sub.pattern) {
 			continue
 		}
 		for _, p := range parts {
@@ -93,12 +91,9 @@ func (s *session) narrow(parts []*partition, st *cluster.Stream) {
 				continue
 			}
 			// A read under way may look at the cursor: another one goes on where it stands.
-			start := wire.Start{From: wire.FromOffset, Value: c.next}
-			if !c.located { // a reader is still looking for the time it is to begin at
-				start = c.start
-			}
+			place := c.place()
 			sub.detach(key, c)
-			sub.attach(key, p, st, start)
+			sub.attach(key, p, st, place)
 		}
 		sub.tidy()
 	}

@@ -87,6 +87,14 @@ const tellEvery = 1 << 16
 
 func (c *cursor) readable() bool { return c.next < uint64(c.part.raft.HighWatermark()) }
 
+// place is where another cursor would go on.
+func (c *cursor) place() wire.Start {
+	if !c.located { // a reader is still looking for the time it is to begin at
+		return c.start
+	}
+	return wire.Start{From: wire.FromOffset, Value: c.next}
+}
+
 // locate resolves the starting point, as far as that needs no disk: a time is left to a reader
 // goroutine. The answer to the request that made the cursor comes after it, so that whatever is
 // acknowledged behind that answer is behind FromNext.
@@ -120,7 +128,6 @@ func (e *offsetRangeError) Error() string { return "offset out of range" }
 // needs the disk, or a batch cut, goes on in a reader goroutine.
 func (c *cursor) feed() {
 	s := c.session
-	cfg := s.node.config()
 	for c.state == cursorIdle && s.state != stateClosed && !s.closing {
 		if s.loop.over() {
 			c.giveWay()
@@ -145,7 +152,7 @@ func (c *cursor) feed() {
 			c.hold(0, 0)
 			c.deliver(size, nil)
 			continue
-		case !s.mayRead(cfg.OutboundMemory / 2):
+		case !s.mayRead(hotExtra):
 			c.rest(cursorParked)
 			return
 		case c.located && !c.readable():
@@ -243,14 +250,10 @@ func (c *cursor) spare() {
 
 // relieve does that for all frames of the client that were kept when the node had more memory.
 func (s *session) relieve() {
-	if s.reading == 0 || s.node.outbound.Load() <= s.node.config().OutboundMemory/2 {
+	if s.reading == s.coming || s.node.outbound.Load() <= s.node.config().OutboundMemory/2 { // none is kept, or may be
 		return
 	}
-	for _, conv := range s.conversations {
-		sub, ok := conv.(*subscription)
-		if !ok {
-			continue
-		}
+	for sub := range s.subscriptions {
 		for _, c := range sub.turn {
 			if c.state == cursorStarved && c.pending {
 				c.spare()
@@ -269,16 +272,21 @@ const (
 	sessionBacklog = 16 << 20
 )
 
-// littleComing is how much may be on its way to a client whose cursors go on although the node has no memory for others.
-const littleComing = 64 << 10
+// What others do not take is not to stop who has no more than littleComing on its way: for those there is more than OutboundMemory,
+// by this part of it. There is less for what is on disk, as that may become a whole batch: who waits for news is to have it when
+// others fill the rest.
+const (
+	littleComing = 64 << 10
+	hotExtra     = 2
+	coldExtra    = 4
+)
 
-// mayRead tells whether more may be read for the client: it has not much on its way, and the node has memory for that. What
-// others do not take is not to stop who has next to nothing: for those there are extra bytes above OutboundMemory.
+// mayRead tells whether more may be read for the client: it has not much on its way, and the node has memory for that.
 func (s *session) mayRead(extra int64) bool {
 	cfg := s.node.config()
 	most, own := cfg.OutboundMemory, int64(s.backlog())
 	if own+s.reading <= littleComing {
-		most += extra
+		most += most / extra
 	}
 	return own+s.coming <= min(2*s.ahead(), cfg.backlog()) && s.node.outbound.Load() <= most
 }
@@ -393,10 +401,9 @@ func (c *cursor) releaseFrame() {
 	c.frame = nil
 }
 
-// readIfMay hands the cursor to a reader goroutine, to read up to room bytes. That may become a whole batch, for which there is less
-// extra memory than for what is in memory already: who waits for news is to have it when others fill the rest.
+// readIfMay hands the cursor to a reader goroutine, to read up to room bytes.
 func (c *cursor) readIfMay(room int) {
-	if !c.session.mayRead(c.session.node.config().OutboundMemory / 4) {
+	if !c.session.mayRead(coldExtra) {
 		c.rest(cursorParked)
 		return
 	}

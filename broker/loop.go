@@ -376,7 +376,7 @@ func (s *session) unpark() {
 		return
 	}
 	s.feedParked(&s.loaded, func() bool { return true })
-	s.feedParked(&s.parked, func() bool { return s.mayRead(s.node.config().OutboundMemory / 2) })
+	s.feedParked(&s.parked, func() bool { return s.mayRead(hotExtra) })
 }
 
 func (s *session) feedParked(queue *[]*cursor, may func() bool) {

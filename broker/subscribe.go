@@ -243,6 +243,15 @@ func (sub *subscription) feed() {
 	}
 }
 
+// subscriptions yields those the session has open.
+func (s *session) subscriptions(yield func(*subscription) bool) {
+	for _, conv := range s.conversations {
+		if sub, ok := conv.(*subscription); ok && !yield(sub) {
+			return
+		}
+	}
+}
+
 // follow has subscriptions of this loop read partitions that have started.
 func (l *loop) follow(started []*partition) {
 	for s := range l.sessions {
@@ -251,11 +260,7 @@ func (l *loop) follow(started []*partition) {
 }
 
 func (s *session) follow(started []*partition) {
-	for _, conv := range s.conversations {
-		sub, ok := conv.(*subscription)
-		if !ok {
-			continue
-		}
+	for sub := range s.subscriptions {
 		var last *cluster.Stream // partitions of one stream mostly come together
 		meets := false
 		for _, p := range started {
@@ -310,11 +315,7 @@ func (l *loop) purged(stream uint64) {
 		if s.left == 0 {
 			continue
 		}
-		for _, conv := range s.conversations {
-			sub, ok := conv.(*subscription)
-			if !ok {
-				continue
-			}
+		for sub := range s.subscriptions {
 			for key := range sub.left {
 				if key.stream == stream {
 					delete(sub.left, key)
@@ -333,11 +334,7 @@ func (sub *subscription) forget(gone map[*partition]bool) {
 		if !gone[c.part] {
 			continue
 		}
-		start := c.start
-		if c.located {
-			start = wire.Start{From: wire.FromOffset, Value: c.next}
-		}
-		sub.leave(key, start)
+		sub.leave(key, c.place())
 		sub.detach(key, c)
 		if !told[key.stream] {
 			told[key.stream] = true

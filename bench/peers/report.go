@@ -196,19 +196,25 @@ func (r *Report) held() (held, all int) {
 }
 
 func (m Met) say(row *Row) string {
-	bound, what, unit := "at least", "tidewire is", row.Unit
+	bound := "at least"
 	if m.AtMost {
 		bound = "at most"
 	}
+	what, unit := m.measured(row)
+	return fmt.Sprintf("%s: %s %s %s, goal %s %s", verdict(m.Held), what, figure(m.Ratio), unit, bound, figure(m.Reach))
+}
+
+// measured says what Ratio is of, and in what.
+func (m Met) measured(row *Row) (what, unit string) {
 	switch {
 	case m.Figure != "":
-		what, unit = m.Figure+" of the last load is", "x that of the second"
+		return m.Figure + " of the last load is", "x that of the second"
 	case m.Than != "":
-		unit = "x " + m.Than
+		return "tidewire is", "x " + m.Than
 	case m.Beside != "":
-		unit = "x " + m.Beside
+		return "tidewire is", "x " + m.Beside
 	}
-	return fmt.Sprintf("%s: %s %s %s, goal %s %s", verdict(m.Held), what, figure(m.Ratio), unit, bound, figure(m.Reach))
+	return "tidewire is", row.Unit
 }
 
 // middle is the run whose metric is nearest to the median.

@@ -82,25 +82,19 @@ func medians(rows []*Row, system string) string {
 func reached(rows []*Row) (goals []string) {
 	for i, g := range rows[0].Goals {
 		var ratios []string
+		missed := 0
 		for _, r := range rows {
 			ratios = append(ratios, figure(r.Goals[i].Ratio))
+			if !r.Goals[i].Held {
+				missed++
+			}
 		}
-		bound, unit := "≥", rows[0].Unit
+		bound := "≥"
 		if g.AtMost {
 			bound = "≤"
 		}
-		if g.Than != "" {
-			unit = "x " + g.Than
-		} else if g.Beside != "" {
-			unit = "x " + g.Beside
-		}
-		missed := len(rows)
-		for _, r := range rows {
-			if r.Goals[i].Held {
-				missed--
-			}
-		}
-		say := fmt.Sprintf("%s %s %s: %s", bound, figure(g.Reach), unit, strings.Join(ratios, " / "))
+		what, unit := g.measured(rows[0])
+		say := fmt.Sprintf("%s %s, goal %s %s %s", what, strings.Join(ratios, " / "), bound, figure(g.Reach), unit)
 		if missed > 0 {
 			say += fmt.Sprintf(", **short in %d of %d**", missed, len(rows))
 		}

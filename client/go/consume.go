@@ -117,7 +117,8 @@ var errIterating = errors.New("tidewire: the subscription is being iterated alre
 //
 // Errors come with a zero Record. After these the iteration goes on if the loop does:
 // ErrOffsetRange (records were removed by retention before they were read; Value is where it goes on),
-// ErrDataLoss (Value is the first offset after the damage), ErrChecksum (a batch arrived damaged more
+// ErrDataLoss (Value is the first offset after the damage), ErrUnknownStream (a stream was deleted: it goes on with what else the
+// filter meets, and there too if it is undeleted), ErrChecksum (a batch arrived damaged more
 // than once; it is asked for again) and ErrMalformed (records their producer made wrong; it goes on
 // behind them). After any other error, ctx's included, it ends.
 func (s *Subscription) All(ctx context.Context) iter.Seq2[Record, error] {
