@@ -28,9 +28,7 @@ func TestHostileConnections(t *testing.T) {
 	for _, tc := range connectionCases {
 		t.Run(tc.name, func(t *testing.T) {
 			n.besides(t, tc)
-			if now := s.Usage(t); now.Resident > before.Resident+hostileMemory {
-				t.Errorf("the node holds %d MiB, %d before any attack", now.Resident>>20, before.Resident>>20)
-			}
+			memoryBounded(t, s, before)
 		})
 	}
 	n.again(t)
@@ -260,7 +258,5 @@ func TestTopologyUnread(t *testing.T) {
 	n.besides(t, topologyUnread)
 	n.again(t)
 	harness.Report(t, "memory at most", "%d MiB (%d before)", s.Usage(t).Peak>>20, before.Resident>>20)
-	if now := s.Usage(t); now.Peak > before.Resident+2*hostileMemory {
-		t.Errorf("the node held %d MiB, %d before", now.Peak>>20, before.Resident>>20)
-	}
+	memoryBounded(t, s, before)
 }

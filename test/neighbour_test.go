@@ -83,9 +83,12 @@ func (n *neighbour) check() {
 	noFailures(n.t, n.journal)
 }
 
-// rounds is how many times as many pairs decide where fewer are above the goal: by the disk alone the ratio of one pair
-// varies between a third and three, and the median of 45 by a fifth.
-var rounds = []int{1, 5, 17}
+// How many times as many pairs decide where fewer are above the goal: by the disk alone the ratio of one pair varies between a third
+// and three, and the median of 45 by a fifth.
+var (
+	firstRounds = []int{1, 5}
+	againRounds = []int{1, 5, 17}
+)
 
 func median(of []float64) float64 {
 	slices.Sort(of)
@@ -141,9 +144,9 @@ func (n *neighbour) again(t *testing.T) {
 func (n *neighbour) measure(t *testing.T, tc hostileCase, other string) float64 {
 	t.Helper()
 	n.t = t
-	beside := "quiet"
+	beside, rounds := "quiet", firstRounds
 	if other != "" {
-		beside = "another node attacked"
+		beside, rounds = "another node attacked", againRounds
 	}
 	a := startAttackers(t, tc.name, n.address, other)
 	defer a.end()
