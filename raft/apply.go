@@ -47,14 +47,15 @@ type sequenceRun struct {
 	seqRange
 }
 
-// applyData takes an entry with records: the next one goes to raft first, so that the disk is never idle, then
-// the table learns, then the batches are answered.
+// applyData takes an entry with records: the next one goes to raft first, unless it waits for company, so that the disk is not idle;
+// then the table learns, then the batches are answered.
 func (p *Partition) applyData(e storage.Entry, h entryHeader) {
 	p.mu.Lock()
 	o := p.takeLocked(h.term, h.number)
 	if o != nil {
 		p.latency += (time.Since(o.sealed) - p.latency) / 8
 		p.transferSince = time.Time{}
+		p.expectLocked(o)
 		p.pumpLocked()
 	}
 	p.mu.Unlock()

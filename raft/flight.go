@@ -54,9 +54,10 @@ type flightRange struct {
 
 func (r flightRange) end() uint64 { return r.sequence + r.count }
 
-// pumpLocked seals and submits as long as an entry may be added. While one was refused none is: it would be void.
+// pumpLocked seals and submits as long as an entry may be added and none waits for company. While one was refused none is: it
+// would be void.
 func (p *Partition) pumpLocked() {
-	for p.term != 0 && len(p.inFlight) < p.cfg.InFlight && !p.anyRefusedLocked() {
+	for p.term != 0 && len(p.inFlight) < p.cfg.InFlight && !p.anyRefusedLocked() && !p.waitsLocked() {
 		o := p.nextLocked()
 		if o == nil {
 			break

@@ -144,6 +144,7 @@ type Partition struct {
 	queued int64
 
 	inFlight []*outgoing // by number; at most cfg.InFlight
+	company  company
 	flights  map[uint64]*flight
 	size     sizeHint
 	latency  time.Duration // of recent entries, from seal to apply

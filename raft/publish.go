@@ -24,7 +24,7 @@ func (p *Partition) Publish(pend *Pending, b []byte) error {
 }
 
 // Flush hands what is queued to raft if fewer than InFlight entries are there; otherwise it goes when one of
-// those is done, with all that came meanwhile. There is no timer.
+// those is done, with all that came meanwhile, or a little later (company).
 func (p *Partition) Flush() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
