@@ -17,6 +17,7 @@ type Case struct {
 	Extra bool // it is none of r1
 
 	Variants []Variant // of the load, each a row, all measured in turn; none: the case is one row
+	Then     []Case    // rows measured next on the same servers, with what these hold; their Entries are of the same systems
 }
 
 // Variant is a row of a Case that has several.
@@ -26,10 +27,15 @@ type Variant struct {
 	Goals []Goal
 }
 
-// rows are the case's variants, as cases that have none.
+// rows are the case and what is measured then, or its variants as cases that have none.
 func (c *Case) rows() []*Case {
 	if len(c.Variants) == 0 {
-		return []*Case{c}
+		rows := []*Case{c}
+		for _, then := range c.Then {
+			then.Fill = c.Fill
+			rows = append(rows, &then)
+		}
+		return rows
 	}
 	var rows []*Case
 	for _, v := range c.Variants {
@@ -116,19 +122,21 @@ var r1 = []Case{
 		Goals:   []Goal{{Than: "jetstream", Reach: 6, Stretch: 10}}},
 	{Name: "replay, 1 KiB, warm", Spec: Spec{Kind: replay, Size: 1024}, Fill: 2_000_000, Metric: throughput,
 		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "ordered", Known: 298}},
-		Goals:   []Goal{{Than: "jetstream", Reach: 3, Stretch: 5}}},
-	{Name: "replay, 1 KiB, cold", Spec: Spec{Kind: replay, Size: 1024, Cold: true}, Fill: 2_000_000, Metric: throughput,
-		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "ordered", Known: 240}},
-		Goals:   []Goal{{Than: "jetstream", Reach: 3, Stretch: 5}}},
+		Goals:   []Goal{{Than: "jetstream", Reach: 3, Stretch: 5}},
+		Then: []Case{
+			{Name: "replay, 1 KiB, cold", Spec: Spec{Kind: replay, Size: 1024, Cold: true}, Metric: throughput,
+				Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "ordered", Known: 240}},
+				Goals:   []Goal{{Than: "jetstream", Reach: 3, Stretch: 5}}},
+			{Name: "restart after kill -9 with 2 GB, warm", Spec: Spec{Size: 1024}, Restart: true, Metric: took,
+				Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Known: 1140}},
+				Goals:   []Goal{{Reach: 200, Stretch: 100}}},
+			{Name: "restart after kill -9 with 2 GB, cold", Spec: Spec{Size: 1024, Cold: true}, Restart: true, Metric: took,
+				Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Known: 3300}},
+				Goals:   []Goal{{Reach: 500, Stretch: 300}}},
+		}},
 	{Name: "server CPU per record, batched", Spec: publishing(1, inFlight, perBatch, 128), Metric: serverCPU,
 		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "fast", Known: 3.4}, {System: "jetstream-always", Client: "fast", Known: 84}, {System: "redis-always", Known: 1.6}},
 		Goals:   []Goal{{Reach: 0.6, Stretch: 0.4}}},
-	{Name: "restart after kill -9 with 2 GB, warm", Spec: Spec{Size: 1024}, Fill: 2_000_000, Restart: true, Metric: took,
-		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Known: 1140}},
-		Goals:   []Goal{{Reach: 200, Stretch: 100}}},
-	{Name: "restart after kill -9 with 2 GB, cold", Spec: Spec{Size: 1024, Cold: true}, Fill: 2_000_000, Restart: true, Metric: took,
-		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Known: 3300}},
-		Goals:   []Goal{{Reach: 500, Stretch: 300}}},
 }
 
 // length is how long loads run: warm-up, and measured.

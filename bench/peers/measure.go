@@ -62,27 +62,45 @@ type instrument struct {
 	profile string // directory where loads leave profiles of their own; "": they make none
 }
 
-// cell is an entry of a row.
+// cell is an entry of one row, or of several that are measured on the same server.
 type cell struct {
-	row   *Row
+	rows  []*Row
 	entry int
 }
 
-func (c cell) column() *Column { return &c.row.Entries[c.entry] }
+func (c cell) columns() (all []*Column) {
+	for _, r := range c.rows {
+		all = append(all, &r.Entries[c.entry])
+	}
+	return all
+}
+
+// sum works the medians out, and tells whether one is below what is known.
+func (c cell) sum() (low bool) {
+	for i, col := range c.columns() {
+		col.sum(c.rows[i].Case.Metric)
+		low = low || col.Low
+	}
+	return low
+}
 
 // measure measures a case, of which each variant becomes a row: every entry of every row once a round, in an order that
 // turns, so that none always runs behind the same one.
 func (in *instrument) measure(ctx context.Context, c *Case) (rows []*Row, err error) {
 	var cells []cell
-	for _, c := range c.rows() {
-		row := &Row{Case: c, Name: c.Name, Metric: c.Metric.Name, Unit: c.Metric.Unit, Less: c.Metric.Less}
-		for i, e := range c.Entries {
+	for _, rc := range c.rows() {
+		row := &Row{Case: rc, Name: rc.Name, Metric: rc.Metric.Name, Unit: rc.Metric.Unit, Less: rc.Metric.Less}
+		for i, e := range rc.Entries {
 			s, err := systemNamed(e.System)
 			if err != nil {
 				return nil, err
 			}
 			row.Entries = append(row.Entries, Column{System: e.System, Client: e.Client, Fsync: s.Fsync(), Known: e.Known})
-			cells = append(cells, cell{row, i})
+			if len(rows) == 0 || len(c.Variants) > 0 {
+				cells = append(cells, cell{[]*Row{row}, i})
+			} else {
+				cells[i].rows = append(cells[i].rows, row)
+			}
 		}
 		rows = append(rows, row)
 	}
@@ -98,19 +116,18 @@ func (in *instrument) measure(ctx context.Context, c *Case) (rows []*Row, err er
 		}
 	}
 	for _, cell := range cells {
-		col, m := cell.column(), c.Metric
-		col.sum(m)
-		if col.Low = col.belowKnown(m); !col.Low || in.quick {
+		if low := cell.sum(); !low || in.quick {
 			continue
 		}
-		col.Runs = nil
+		for _, col := range cell.columns() {
+			col.Runs = nil
+		}
 		for round := range rounds {
 			if err := in.once(ctx, cell, fmt.Sprintf("again, as it was below what is known of it; round %d of %d", round+1, rounds)); err != nil {
 				return nil, err
 			}
 		}
-		col.sum(m)
-		col.Low = col.belowKnown(m)
+		cell.sum()
 	}
 	for _, row := range rows {
 		for _, g := range row.Case.Goals {
@@ -122,27 +139,36 @@ func (in *instrument) measure(ctx context.Context, c *Case) (rows []*Row, err er
 
 // once measures an entry on a fresh server.
 func (in *instrument) once(ctx context.Context, at cell, when string) error {
-	c, col := at.row.Case, at.column()
-	in.tell(fmt.Sprintf("%s: %s %s, %s", c.Name, col.System, col.Client, when))
-	system, err := systemNamed(col.System)
+	first := at.columns()[0]
+	system, err := systemNamed(first.System)
 	if err != nil {
 		return err
 	}
-	return in.with(ctx, c, system, col.Client, func(s **server, spec Spec) error {
-		for load := range max(1, c.Loads) {
-			if c.Loads > 0 {
-				in.tell(fmt.Sprintf("%s: %s %s, %d of %d", c.Name, col.System, col.Client, load+1, c.Loads))
+	c := at.rows[0].Case
+	in.tell(fmt.Sprintf("%s: %s %s, %s", c.Name, first.System, first.Client, when))
+	return in.with(ctx, c, system, first.Client, func(s **server, spec Spec) error {
+		for i, col := range at.columns() {
+			if i > 0 {
+				c = at.rows[i].Case
+				records := spec.Records
+				spec = c.Spec
+				spec.Client, spec.Records = col.Client, records
+				in.tell(fmt.Sprintf("%s: %s %s, %s", c.Name, col.System, col.Client, when))
 			}
-			var run *Run
-			if c.Restart {
-				run, err = in.restart(ctx, s, spec)
-			} else {
-				run, err = in.measured(ctx, *s, spec)
+			for load := range max(1, c.Loads) {
+				if c.Loads > 0 {
+					in.tell(fmt.Sprintf("%s: %s %s, %d of %d", c.Name, col.System, col.Client, load+1, c.Loads))
+				}
+				measure := in.measured
+				if c.Restart {
+					measure = in.restart
+				}
+				run, err := measure(ctx, s, spec)
+				if err != nil {
+					return fmt.Errorf("%s: %s: %w", c.Name, col.System, err)
+				}
+				col.Runs = append(col.Runs, run)
 			}
-			if err != nil {
-				return fmt.Errorf("%s: %s: %w", c.Name, col.System, err)
-			}
-			col.Runs = append(col.Runs, run)
 		}
 		return nil
 	})
@@ -152,7 +178,7 @@ func (in *instrument) once(ctx context.Context, at cell, when string) error {
 const settling = 45 * time.Second
 
 // measured does the load for as long as loads are measured.
-func (in *instrument) measured(ctx context.Context, s *server, spec Spec) (*Run, error) {
+func (in *instrument) measured(ctx context.Context, s **server, spec Spec) (*Run, error) {
 	if spec.Cold {
 		if err := dropCaches(); err != nil {
 			return nil, err
@@ -169,7 +195,7 @@ func (in *instrument) measured(ctx context.Context, s *server, spec Spec) (*Run,
 	if spec.Kind != publish || spec.Records == 0 {
 		spec.Warmup, spec.Duration = in.length.warmup, in.length.measured
 	}
-	return in.load(ctx, s, spec)
+	return in.load(ctx, *s, spec)
 }
 
 // with calls use with a fresh server that has what the case begins with. use may put another in its place.

@@ -35,6 +35,11 @@ func TestCases(t *testing.T) {
 			measures := func(system string) bool {
 				return slices.ContainsFunc(row.Entries, func(e Entry) bool { return e.System == system })
 			}
+			for i, e := range row.Entries {
+				if len(c.Then) > 0 && (len(c.Variants) > 0 || len(row.Entries) != len(c.Entries) || e.System != c.Entries[i].System) {
+					t.Errorf("%s is not of the same systems as %s", row.Name, c.Name)
+				}
+			}
 			if !measures("tidewire") {
 				t.Errorf("%s does not measure tidewire", row.Name)
 			}
@@ -57,8 +62,10 @@ func TestCases(t *testing.T) {
 		}
 	}
 	for _, c := range r1 {
-		if len(c.Goals) == 0 {
-			t.Errorf("%s has no goal", c.Name)
+		for _, row := range c.rows() {
+			if len(row.Goals) == 0 {
+				t.Errorf("%s has no goal", row.Name)
+			}
 		}
 	}
 }
@@ -81,6 +88,9 @@ func TestCasesLike(t *testing.T) {
 		t.Errorf("%d cases, %v", len(cases), err)
 	}
 	if cases, err := casesLike("256 partitions", false); err != nil || len(cases) != 1 || !cases[0].Extra || len(cases[0].rows()) != 3 {
+		t.Errorf("%d cases, %v", len(cases), err)
+	}
+	if cases, err := casesLike("restart", false); err != nil || len(cases) != 1 || len(cases[0].rows()) != 4 {
 		t.Errorf("%d cases, %v", len(cases), err)
 	}
 	if cases, err := casesLike("", false); err != nil || len(cases) != len(r1) {

@@ -42,7 +42,7 @@ func (in *instrument) profiles(ctx context.Context, c *Case, out string, w io.Wr
 		taken := make(chan error, 1)
 		go func() { taken <- takeProfiles(ctx, "http://"+(*s).address+"/debug/pprof/", dir) }()
 		for { // a replay is over soon, and begins again
-			if _, err := long.measured(ctx, *s, spec); err != nil {
+			if _, err := long.measured(ctx, s, spec); err != nil {
 				return err
 			}
 			select {
