@@ -41,10 +41,10 @@ type callbacks struct {
 	closed bool
 }
 
-func (c *callbacks) add(t told) {
+func (c *callbacks) add(some ...told) {
 	c.mu.Lock()
-	c.queue = append(c.queue, t)
-	first := len(c.queue) == 1
+	first := len(c.queue) == 0
+	c.queue = append(c.queue, some...)
 	c.mu.Unlock()
 	if first {
 		c.signal()

@@ -31,6 +31,7 @@ type producer struct {
 	tickets uint64        // the last one given
 	flushTo uint64        // a batch with a ticket up to here does not wait for company
 	flushes []flushWait
+	noted   []told // finished batches whose callbacks are not called yet; empty when mu is not held
 
 	lastBytes int   // size of the last batch: what the next one may need
 	clock     int64 // the last reading, Unix ms
@@ -260,6 +261,13 @@ func (p *producer) answeredLocked(s *session, b *batch) {
 
 // finishLocked tells everybody what became of a batch. ack is of its first record.
 func (p *producer) finishLocked(b *batch, ack Ack, err error) {
+	p.noteLocked(b, ack, err)
+	p.tellLocked()
+}
+
+// noteLocked finishes a batch, but for its callbacks, which tellLocked has called together with those of others: who is called
+// publishes again, perhaps, and would wait for the lock that is held here.
+func (p *producer) noteLocked(b *batch, ack Ack, err error) {
 	b.finished = true
 	p.c.budget.release(b.cost)
 	if err != nil {
@@ -281,8 +289,16 @@ func (p *producer) finishLocked(b *batch, ack Ack, err error) {
 		if err != nil {
 			ack = Ack{}
 		}
-		p.c.callbacks.add(told{ack: ack, err: err, calls: b.calls})
+		p.noted = append(p.noted, told{ack: ack, err: err, calls: b.calls})
 		b.calls = nil
+	}
+}
+
+func (p *producer) tellLocked() {
+	if len(p.noted) > 0 {
+		p.c.callbacks.add(p.noted...)
+		clear(p.noted)
+		p.noted = p.noted[:0]
 	}
 }
 
@@ -366,8 +382,9 @@ func (p *producer) acked(s *session, a *wire.Ack) error {
 		done += uint64(b.count)
 		p.expected = max(p.expected, b.first+uint64(b.count))
 		p.answeredLocked(s, b)
-		p.finishLocked(b, ack, nil)
+		p.noteLocked(b, ack, nil)
 	}
+	p.tellLocked() // before Flush goes on, which promises that all were called
 	p.rounds = 0
 	p.popLocked()
 	p.settleLocked(s)
