@@ -43,7 +43,7 @@ func main() {
 }
 
 func measure(ctx context.Context) error {
-	in := &instrument{length: length{warmup: 500 * time.Millisecond, measured: 2 * time.Second}, shrink: 1}
+	in := &instrument{length: length{warming: time.Second, warmup: 500 * time.Millisecond, measured: 2 * time.Second}, shrink: 1}
 	flag.IntVar(&in.rounds, "rounds", 5, "how often each system is measured")
 	quick := flag.Bool("quick", false, "one short round, to see that it works; no figures to quote")
 	only := flag.String("cases", "", "regular expression of the cases to measure")
@@ -68,7 +68,7 @@ func measure(ctx context.Context) error {
 		return fmt.Errorf("-rounds %d is below 1", in.rounds)
 	}
 	if in.quick = *quick; in.quick {
-		in.rounds, in.length, in.shrink = 1, length{measured: 400 * time.Millisecond}, 40 // no warm-up: a slow disk might be all of it
+		in.rounds, in.length, in.shrink = 1, length{warming: 100 * time.Millisecond, measured: 400 * time.Millisecond}, 40 // no warm-up: a slow disk might be all of it
 	}
 	cases, err := casesLike(*only+*profiled, *all)
 	if err != nil {
