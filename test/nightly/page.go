@@ -34,7 +34,7 @@ func write(path string, began time.Time, steps []step, figures string) error {
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", f.Test, cell(f.Name), cell(f.Value))
 	}
 
-	fmt.Fprintf(&b, "\n## Steps\n\n| step | took | result |\n|---|---|---|\n")
+	fmt.Fprintf(&b, "\n## Steps\n\n| step | took | CPU | result |\n|---|---|---|---|\n")
 	for _, s := range steps {
 		result := "passed"
 		if s.note != "" {
@@ -43,7 +43,7 @@ func write(path string, began time.Time, steps []step, figures string) error {
 		if s.err != nil {
 			result = "**failed**: " + cell(s.err.Error())
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", cell(s.name), s.took.Round(time.Second), result)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", cell(s.name), s.took.Round(time.Second), s.cpu.Round(time.Second), result)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
