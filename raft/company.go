@@ -4,7 +4,7 @@ import "time"
 
 // company has the next entry wait for those who were just answered. Who has so many batches in flight sends the next when the first
 // are acknowledged. If what was gathered meanwhile went at once, they would miss it by a round trip and travel with the one behind:
-// two halves would take turns, and each batch would wait for two syncs. Up to companyBytes a sync takes as long as one of a few
+// two halves would take turns, and each batch would wait for two syncs. Up to companyBytes a sync takes about as long as one of a few
 // bytes, so that to wait for them, for less than a sync, makes all of them faster. (64 in flight on one connection, a batch a record,
 // where a sync takes 0.5 ms: a third fewer syncs and a tenth more records; where others use the disk too, half as many again.)
 //
@@ -60,7 +60,7 @@ func (p *Partition) endWait() {
 	p.pumpLocked()
 }
 
-// waitsLocked reports whether the entry that is being gathered waits for company.
+// waitsLocked reports whether the entry that is being gathered waits for company, and ends the wait when that is complete.
 func (p *Partition) waitsLocked() bool {
 	c := &p.company
 	switch {

@@ -5,6 +5,13 @@ import (
 	"time"
 )
 
+// guessing is a script in which entries wait for company.
+func guessing(t *testing.T) *scriptedRaft {
+	s := scripted(t, 1)
+	s.p.company.rest = 0
+	return s
+}
+
 // slow makes the partition believe that its entries take so long, so that none ends a wait in this test but what comes.
 func (s *scriptedRaft) slow(latency time.Duration) {
 	s.p.mu.Lock()
@@ -22,7 +29,7 @@ func (s *scriptedRaft) wantWaiting(n int, when string) {
 
 // Four producers with one batch in flight each, or one with four: one sync serves all of them.
 func TestAnEntryWaitsForThoseJustAnswered(t *testing.T) {
-	s := scripted(t, 1)
+	s := guessing(t)
 	s.slow(time.Hour)
 	pends := s.publish(0)
 	pends = append(pends, s.publish(2, 4, 6)...)
@@ -44,7 +51,7 @@ func TestAnEntryWaitsForThoseJustAnswered(t *testing.T) {
 
 // A single batch at a time never waits.
 func TestOneInFlightWaitsForNobody(t *testing.T) {
-	s := scripted(t, 1)
+	s := guessing(t)
 	s.slow(time.Hour)
 	for i := range uint64(5) {
 		s.publish(2 * i)
@@ -55,7 +62,7 @@ func TestOneInFlightWaitsForNobody(t *testing.T) {
 
 // Those who were answered say no more: the others wait for half of what an entry takes.
 func TestCompanyThatDoesNotCome(t *testing.T) {
-	s := scripted(t, 1)
+	s := guessing(t)
 	s.publish(0, 2)
 	s.slow(20 * time.Millisecond)
 	s.commit(s.take(), 1)
@@ -66,7 +73,7 @@ func TestCompanyThatDoesNotCome(t *testing.T) {
 
 // A guess that was wrong is not made again for a while, which is longer the more often it was wrong.
 func TestWrongGuessesBecomeRare(t *testing.T) {
-	s := scripted(t, 1)
+	s := guessing(t)
 	s.publish(0)
 	next, a := uint64(2), s.take()
 	for _, want := range []int{0, 1, 3, 7, 15, 31, 63, 63} {
@@ -94,7 +101,7 @@ func TestWrongGuessesBecomeRare(t *testing.T) {
 
 // What is large gains nothing by company, and what is closed waits for none.
 func TestWhatDoesNotWaitForCompany(t *testing.T) {
-	s := scripted(t, 1)
+	s := guessing(t)
 	s.slow(time.Hour)
 	large := batch(5, 2, companyBytes)
 	s.publish(0)

@@ -64,7 +64,8 @@
 //
 //	raft's main goroutine   StoreLogs and every vote; blocked while fdatasync runs
 //	raft's FSM goroutine    Apply, Committed, Advanced; seals and submits the next entry
-//	any event loop          Publish: copies, seals when nothing is in flight, never waits
+//	any event loop          Publish: copies, seals when nothing is in flight and no company is awaited, never waits
+//	a timer                 seals and submits what has waited for company that did not come
 //	resolver of the group   waits for futures, so that a refused entry is seen
 //	leadership of the group gains and losses, one after the other
 //

@@ -96,6 +96,7 @@ func scripted(t testing.TB, inFlight int) *scriptedRaft {
 		Budget:    NewBudget(1 << 30),
 	})
 	s.p.to = s
+	s.p.company.rest = 1 << 62 // nothing waits for company on a slow machine, unless that is the test
 	s.p.leadership(true, 1)
 	t.Cleanup(func() {
 		s.p.leadership(false, 0)

@@ -32,7 +32,7 @@ func TestHostileConnections(t *testing.T) {
 		})
 	}
 	n.again(t)
-	harness.Report(t, "memory at most, after all attacks", "%d MiB (%d before)", s.Usage(t).Peak>>20, before.Resident>>20)
+	peakBounded(t, s, before)
 	calm(t, s, files)
 	n.check()
 }
@@ -257,6 +257,5 @@ func TestTopologyUnread(t *testing.T) {
 	before := s.Usage(t)
 	n.besides(t, topologyUnread)
 	n.again(t)
-	harness.Report(t, "memory at most", "%d MiB (%d before)", s.Usage(t).Peak>>20, before.Resident>>20)
-	memoryBounded(t, s, before)
+	peakBounded(t, s, before)
 }

@@ -78,7 +78,9 @@ func (c cell) columns() (all []*Column) {
 // sum works the medians out, and tells whether one is below what is known.
 func (c cell) sum() (low bool) {
 	for i, col := range c.columns() {
-		col.sum(c.rows[i].Case.Metric)
+		m := c.rows[i].Case.Metric
+		col.sum(m)
+		col.Low = col.belowKnown(m)
 		low = low || col.Low
 	}
 	return low
@@ -222,42 +224,29 @@ func (in *instrument) with(ctx context.Context, c *Case, system System, client s
 	spec.Records = max(spec.Records/in.shrink, min(spec.Records, 1))
 	if c.Fill > 0 {
 		fill := max(1, c.Fill/in.shrink)
-		if err := in.fill(ctx, s, spec, fill); err != nil {
+		if err := in.bulk(ctx, s, spec, fill, 0); err != nil {
 			return err
 		}
 		if spec.Kind != publish {
 			spec.Records = fill
 		}
 	} else if spec.Kind == publish || spec.Kind == roundTrip {
-		if err := in.warm(ctx, s, spec); err != nil {
+		// It is measured as one that has been running: at first it takes memory that its process has not touched before.
+		if err := in.bulk(ctx, s, spec, 0, in.length.warming); err != nil {
 			return err
 		}
 	}
 	return use(&s, spec)
 }
 
-// warm has a server take records as fast as it can for a while, so that it is measured as one that has been running: the first
-// hundreds of megabytes go into memory that the process has not touched before, which costs more than what is measured.
-func (in *instrument) warm(ctx context.Context, s *server, spec Spec) error {
-	warm := publishing(1, min(inFlight, (32<<20)/spec.Size), perBatch, spec.Size)
-	warm.Client, warm.Partitions, warm.Subjects, warm.Duration = bulkClient(s.system), spec.Partitions, spec.Subjects, in.length.warming
-	_, err := in.load(ctx, s, warm)
-	return err
-}
-
-// bulkClient is the client of a system that publishes most in one go.
-func bulkClient(s System) string {
-	if _, ok := s.(*jetStream); ok {
-		return "fast"
+// bulk has a server take records as fast as it can: so many, or for so long.
+func (in *instrument) bulk(ctx context.Context, s *server, spec Spec, records uint64, long time.Duration) error {
+	b := publishing(1, min(inFlight, (32<<20)/spec.Size), perBatch, spec.Size)
+	b.Records, b.Duration, b.Partitions, b.Subjects, b.Redundant = records, long, spec.Partitions, spec.Subjects, spec.Redundant
+	if _, ok := s.system.(*jetStream); ok {
+		b.Client = "fast"
 	}
-	return ""
-}
-
-// fill publishes what a replay or a restart meets.
-func (in *instrument) fill(ctx context.Context, s *server, spec Spec, records uint64) error {
-	fill := publishing(1, inFlight, perBatch, spec.Size)
-	fill.Records, fill.Subjects, fill.Redundant, fill.Client = records, spec.Subjects, spec.Redundant, bulkClient(s.system)
-	_, err := in.load(ctx, s, fill)
+	_, err := in.load(ctx, s, b)
 	return err
 }
 

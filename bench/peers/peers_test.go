@@ -107,6 +107,21 @@ func TestCasesLike(t *testing.T) {
 	}
 }
 
+// A peer below what is known of it is marked, in each of the rows that share its server.
+func TestBelowKnown(t *testing.T) {
+	row := func(known float64) *Row {
+		return &Row{Case: &Case{Metric: throughput}, Entries: []Column{{System: "redis-always", Known: known, Runs: runs(79)}}}
+	}
+	c := cell{rows: []*Row{row(90), row(100)}}
+	if !c.sum() || c.columns()[0].Low || !c.columns()[1].Low {
+		t.Errorf("79 of 90 is marked %v, 79 of 100 %v", c.columns()[0].Low, c.columns()[1].Low)
+	}
+	c.rows[1].Entries[0].Runs = runs(81)
+	if c.sum() || c.columns()[1].Low {
+		t.Error("81 of 100 is marked")
+	}
+}
+
 // runs are of so many thousand records a second.
 func runs(thousands ...float64) (all []*Run) {
 	for _, k := range thousands {

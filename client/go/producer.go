@@ -294,6 +294,7 @@ func (p *producer) noteLocked(b *batch, ack Ack, err error) {
 	}
 }
 
+// tellLocked has the callbacks of all that was noted called.
 func (p *producer) tellLocked() {
 	if len(p.noted) > 0 {
 		p.c.callbacks.add(p.noted...)

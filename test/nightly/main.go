@@ -1,7 +1,7 @@
 // Command nightly runs what takes too long for every change: hundreds of power cuts and kills, every
 // fuzz target for minutes, a restart with 2 GiB, a node left idle. It writes a page with the figures:
 //
-//	go run ./test/nightly                       all of it, about an hour; as root, on Linux
+//	go run ./test/nightly                       all of it, about two hours; as root, on Linux
 //	go run ./test/nightly -cuts 50 -fuzz 10s    a shorter one
 //
 // It runs every step even if one fails, and then exits with 1.
