@@ -8,6 +8,7 @@ import (
 	"runtime/metrics"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // The memory of a node, as shares of Config.MemoryLimit. What clients can make it hold is bounded by these, so that
@@ -41,11 +42,12 @@ const (
 // sockets to the same limit, and Go needs room between live and next collection.
 const memoryShare = 0.75
 
-// memoryThere is how many bytes this process may have: of the machine, or of the smallest cgroup it is in.
-func memoryThere() int64 {
+// memoryThere is how many bytes this process may have, as it was when first asked: of the machine, or of the smallest
+// cgroup it is in.
+var memoryThere = sync.OnceValue(func() int64 {
 	b, _ := os.ReadFile("/proc/self/cgroup") // not there: not Linux
 	return min(machineMemory(), cgroupLimit("/sys/fs/cgroup", string(b)))
-}
+})
 
 // cgroupLimit is the least limit of the cgroups that membership (/proc/self/cgroup) names and of those above them.
 // A limit that cannot be read is none: the files may lie elsewhere, or be those of the container alone.

@@ -60,6 +60,12 @@
 // The body is what raft carries to a follower: ChainTerm u64 | ChainNumber u64 |
 // End u64 (the offset after the last record) | state.
 //
+// # Start
+//
+// A group brings its machine up to the last entry that the log itself proves committed, in one pass through one
+// window (replay.go), before raft is there; raft restores that state as if it were a snapshot, and replays the rest, which
+// is the last write. From a snapshot on that is at most about a segment.
+//
 // # Who runs where
 //
 //	raft's main goroutine   StoreLogs and every vote; blocked while fdatasync runs

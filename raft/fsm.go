@@ -10,12 +10,11 @@ import (
 	"github.com/tidewire/tidewire/storage"
 )
 
-// StateMachine is what a group replicates. All calls come from one goroutine, Restore also before it
-// exists.
+// StateMachine is what a group replicates. One call comes after the other: from one goroutine, and before that exists,
+// while the group starts, from the one that starts it.
 type StateMachine interface {
-	// Apply takes one committed entry, in log order. e.Payload is never to be changed, and not to be
-	// kept longer than the machine's own documentation tells. What Apply returns is what the proposer's
-	// Future yields. It must depend on nothing but the state and the entry.
+	// Apply takes one committed entry, in log order. e.Payload is neither to be changed nor to be kept.
+	// What Apply returns is what the proposer's Future yields. It must depend on nothing but the state and the entry.
 	//
 	// A nil Payload is an entry that was damaged where no other copy exists: e.Records offsets are lost.
 	Apply(e storage.Entry) any
@@ -81,15 +80,21 @@ func (f *fsm) ApplyBatch(logs []*hraft.Log) []any {
 			}
 			e := h
 			e.Payload = l.Data
-			out[i] = f.machine.Apply(e)
-			if e.Records > 0 {
-				if c, ok := f.rule.mark(e.Term, e.Payload); ok {
-					f.mark.chain = c
-				}
-				f.mark.end = e.Base + storage.Offset(e.Records)
-			}
+			out[i] = f.command(e)
 		}
 		f.applied.Store(l.Index)
+	}
+	return out
+}
+
+// command applies the entry of a command.
+func (f *fsm) command(e storage.Entry) any {
+	out := f.machine.Apply(e)
+	if e.Records > 0 {
+		if c, ok := f.rule.mark(e.Term, e.Payload); ok {
+			f.mark.chain = c
+		}
+		f.mark.end = e.Base + storage.Offset(e.Records)
 	}
 	return out
 }
@@ -123,11 +128,11 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	return nil
 }
 
-// reset goes back to the state before the first entry, or to what raft is about to restore.
-func (f *fsm) reset(applied storage.Index) error {
-	f.mark = mark{}
-	f.applied.Store(uint64(applied))
-	return f.machine.Restore(nil)
+// begin puts the state to that of a snapshot, or to the one before the first entry.
+func (f *fsm) begin(s *snapshotBlob) error {
+	f.mark = s.mark
+	f.applied.Store(uint64(s.index))
+	return f.machine.Restore(s.state)
 }
 
 // stateSnapshot is a state waiting to be written.

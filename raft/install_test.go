@@ -134,7 +134,7 @@ func TestInstalledPartitionContinuesOffsetsAndChain(t *testing.T) {
 	}
 	newest := infos[len(infos)-1]
 	snaps := &snapshotStore{log: leader.log}
-	_, blob, err := snaps.load(newest.Index)
+	blob, err := snaps.load(newest.Index)
 	must(t, err)
 
 	n := newNode(t)

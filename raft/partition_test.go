@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -330,6 +331,31 @@ func TestRestart(t *testing.T) {
 			p.Close()
 		})
 	}
+}
+
+// Memory that a process has not touched before is slow: what is replayed goes through one window.
+func TestReplayTakesOneWindow(t *testing.T) {
+	n := newNode(t)
+	n.open()
+	p := n.partition().lead()
+	const batches, size = 24, 1 << 20
+	for i := range uint64(batches) {
+		must(t, p.publish(&Pending{Producer: 8, Sequence: i, Count: 1}, batch(8, i, size)).Err)
+	}
+	killed := n.copyKilled()
+	p.Close()
+	killed.open()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	q := killed.partition().lead()
+	runtime.ReadMemStats(&after)
+	if _, next, _ := q.NextSequence(8); next != batches || q.HighWatermark() != batches {
+		t.Fatalf("the table expects %d, the high watermark is %d", next, q.HighWatermark())
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > batches*size/3 {
+		t.Errorf("a start took %d bytes of memory to replay %d", took, batches*size)
+	}
+	q.Close()
 }
 
 // What a kill leaves behind while batches are in flight: everything acknowledged, each record once, in order.

@@ -30,15 +30,12 @@ func (g *Group) start() error {
 	if err := g.logs.open(); err != nil {
 		return err
 	}
-	restore := storage.Index(0)
-	if infos := g.cfg.Log.Snapshots(); len(infos) > 0 {
-		restore = infos[len(infos)-1].Index
-	}
-	if err := g.fsm.reset(restore); err != nil {
-		return fmt.Errorf("raft: resetting the machine: %w", err)
+	boot, err := g.replay()
+	if err != nil {
+		return fmt.Errorf("raft: replaying the log of group %d: %w", g.cfg.ID, err)
 	}
 	g.logs.booting.Store(true)
-	g.snaps.booting.Store(true)
+	g.snaps.boot.Store(boot)
 	r := &run{
 		resolver: newResolver(),
 		notify:   make(chan bool),
@@ -47,9 +44,8 @@ func (g *Group) start() error {
 	}
 	r.trans = newTransport(g, func() {
 		g.logs.booting.Store(false)
-		g.snaps.booting.Store(false)
+		g.snaps.boot.Store(nil)
 	})
-	var err error
 	if r.raft, err = g.newRaft(r); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package raft
 import (
 	"encoding/binary"
 	"hash/crc32"
+	"strconv"
 
 	hraft "github.com/hashicorp/raft"
 
@@ -45,6 +46,23 @@ func (s *snapshotBlob) encode() []byte {
 // body is what raft carries to a follower.
 func (s *snapshotBlob) body() []byte {
 	return append(s.mark.append(make([]byte, 0, markBytes+len(s.state))), s.state...)
+}
+
+// meta describes the snapshot to raft.
+func (s *snapshotBlob) meta() (*hraft.SnapshotMeta, error) {
+	configuration, err := decodeConfiguration(s.configuration)
+	if err != nil {
+		return nil, err
+	}
+	return &hraft.SnapshotMeta{
+		Version:            hraft.SnapshotVersionMax,
+		ID:                 strconv.FormatUint(uint64(s.index), 10),
+		Index:              uint64(s.index),
+		Term:               uint64(s.term),
+		Configuration:      configuration,
+		ConfigurationIndex: s.configIndex,
+		Size:               int64(markBytes + len(s.state)),
+	}, nil
 }
 
 // decodeSnapshot reads what encode wrote; the result aliases b.

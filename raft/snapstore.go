@@ -20,7 +20,7 @@ type snapshotStore struct {
 	log  *storage.Log
 	fail func(error)
 
-	booting atomic.Bool // NewRaft is choosing what to restore
+	boot atomic.Pointer[snapshotBlob] // what NewRaft is to restore; nil once it has
 }
 
 var _ hraft.SnapshotStore = (*snapshotStore)(nil)
@@ -37,19 +37,22 @@ func (s *snapshotStore) Create(_ hraft.SnapshotVersion, index, term uint64, conf
 	}}, nil
 }
 
-// List returns one snapshot. While NewRaft looks for a state to restore it is the newest, so that
-// little is replayed; afterwards only a leader asks, for a follower that is behind the log start,
-// and it is the log-start snapshot.
+// List returns one snapshot. While NewRaft looks for a state to restore it is what was replayed; afterwards only
+// a leader asks, for a follower that is behind the log start, and it is the log-start snapshot.
 func (s *snapshotStore) List() ([]*hraft.SnapshotMeta, error) {
+	if blob := s.boot.Load(); blob != nil {
+		meta, err := blob.meta()
+		return []*hraft.SnapshotMeta{meta}, err
+	}
 	infos := s.log.Snapshots()
 	if len(infos) == 0 {
 		return nil, nil
 	}
-	info := infos[0]
-	if s.booting.Load() {
-		info = infos[len(infos)-1]
+	blob, err := s.load(infos[0].Index)
+	if err != nil {
+		return nil, err
 	}
-	meta, _, err := s.load(info.Index)
+	meta, err := blob.meta()
 	if err != nil {
 		return nil, err
 	}
@@ -62,38 +65,32 @@ func (s *snapshotStore) Open(id string) (*hraft.SnapshotMeta, io.ReadCloser, err
 	if err != nil {
 		return nil, nil, fmt.Errorf("raft: snapshot %q: %w", id, err)
 	}
-	meta, blob, err := s.load(storage.Index(index))
+	blob := s.boot.Load()
+	if blob == nil {
+		if blob, err = s.load(storage.Index(index)); err != nil {
+			return nil, nil, err
+		}
+	}
+	meta, err := blob.meta()
 	if err != nil {
 		return nil, nil, err
 	}
 	return meta, io.NopCloser(bytes.NewReader(blob.body())), nil
 }
 
-func (s *snapshotStore) load(index storage.Index) (*hraft.SnapshotMeta, *snapshotBlob, error) {
+func (s *snapshotStore) load(index storage.Index) (*snapshotBlob, error) {
 	snap, err := s.log.LoadSnapshot(index)
 	if err != nil {
-		return nil, nil, fmt.Errorf("raft: snapshot at index %d: %w", index, err)
+		return nil, fmt.Errorf("raft: snapshot at index %d: %w", index, err)
 	}
 	blob, err := decodeSnapshot(snap.Data)
 	if err != nil {
-		return nil, nil, fmt.Errorf("raft: snapshot at index %d: %w", index, err)
+		return nil, fmt.Errorf("raft: snapshot at index %d: %w", index, err)
 	}
 	if blob.index != snap.Index || blob.term != snap.Term {
-		return nil, nil, malformed("snapshot", "it says index %d of term %d, the log %d of term %d", blob.index, blob.term, snap.Index, snap.Term)
+		return nil, malformed("snapshot", "it says index %d of term %d, the log %d of term %d", blob.index, blob.term, snap.Index, snap.Term)
 	}
-	configuration, err := decodeConfiguration(blob.configuration)
-	if err != nil {
-		return nil, nil, err
-	}
-	return &hraft.SnapshotMeta{
-		Version:            hraft.SnapshotVersionMax,
-		ID:                 strconv.FormatUint(uint64(index), 10),
-		Index:              uint64(blob.index),
-		Term:               uint64(blob.term),
-		Configuration:      configuration,
-		ConfigurationIndex: blob.configIndex,
-		Size:               int64(markBytes + len(blob.state)),
-	}, blob, nil
+	return blob, nil
 }
 
 // snapshotSink gathers the body of a snapshot and saves it when it is closed.

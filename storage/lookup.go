@@ -31,9 +31,9 @@ func (l *Log) tryEntry(i Index, payload bool) (Entry, error) {
 		l.mu.RUnlock()
 		return Entry{}, ErrClosed
 	}
-	if first, last := l.head.index+1, l.tail.index; i < first || i > last {
+	if err := l.holdsLocked(i); err != nil {
 		l.mu.RUnlock()
-		return Entry{}, fmt.Errorf("%w: entry %d, the log holds [%d, %d]", ErrNotFound, i, first, last)
+		return Entry{}, err
 	}
 	if e := l.hot.entry(i); e != nil {
 		found := *e
@@ -53,6 +53,14 @@ func (l *Log) tryEntry(i Index, payload bool) (Entry, error) {
 	l.mu.RUnlock()
 	defer l.reading.Done()
 	return l.readEntry(p, i, payload)
+}
+
+// holdsLocked is ErrNotFound if the log does not hold entry i.
+func (l *Log) holdsLocked(i Index) error {
+	if first, last := l.head.index+1, l.tail.index; i < first || i > last {
+		return fmt.Errorf("%w: entry %d, the log holds [%d, %d]", ErrNotFound, i, first, last)
+	}
+	return nil
 }
 
 // place is where to begin looking for an entry in a segment.
@@ -128,6 +136,67 @@ func (l *Log) readEntry(p place, i Index, payload bool) (Entry, error) {
 		}
 		return f.entry(b), nil
 	}
+}
+
+// Scan calls each with every entry of [from, to], in order, also with those that hold no records. It reads through one
+// window: a payload is valid until each returns, and must not be changed. An error of each ends it and is returned.
+//
+// Errors: ErrNotFound if an entry is not in the log; *CorruptError where one cannot be read; ErrClosed; and what reading
+// the disk gives.
+func (l *Log) Scan(from, to Index, each func(Entry) error) error {
+	var window []byte
+	for from <= to {
+		l.mu.RLock()
+		if l.closed {
+			l.mu.RUnlock()
+			return ErrClosed
+		}
+		if err := l.holdsLocked(from); err != nil {
+			l.mu.RUnlock()
+			return err
+		}
+		p := l.placeLocked(l.segmentOf(from), from)
+		l.reading.Add(1)
+		l.mu.RUnlock()
+		var err error
+		from, window, err = l.scanPlace(p, from, to, window, each)
+		l.reading.Done()
+		if err != nil && !errors.Is(err, errGone) { // gone: it was dropped or sealed in this moment
+			return err
+		}
+	}
+	return nil
+}
+
+// scanPlace is Scan within one segment; next is the first entry behind it, or behind to.
+func (l *Log) scanPlace(p place, from, to Index, window []byte, each func(Entry) error) (next Index, kept []byte, err error) {
+	if err := p.segment.hold(); err != nil {
+		return from, window, l.openError(p.segment, p.end, err)
+	}
+	defer p.segment.release()
+	scan, err := p.scan(func(it sparseItem) bool { return it.index <= from })
+	if err != nil {
+		return from, window, err
+	}
+	scan.chunk, scan.window = 4*scanChunk, window[:0]
+	for from <= min(to, p.end.index) {
+		f, payload, g, err := scan.next()
+		switch {
+		case errors.Is(err, io.EOF):
+			panic(fmt.Sprintf("storage: %s ends at entry %d, so it holds entry %d", p.segment.name(), p.end.index, from))
+		case err != nil:
+			return from, scan.window, err
+		case g != nil && g.to.index >= from:
+			return from, scan.window, l.corrupt(p.segment, g)
+		case g != nil || f.index < from:
+			continue
+		}
+		if err := each(f.entry(payload)); err != nil {
+			return from, scan.window, err
+		}
+		from = f.index + 1
+	}
+	return from, scan.window, nil
 }
 
 // rest gives back a hold on s, but keeps s open until another segment rests: cold entries are mostly read in order.
