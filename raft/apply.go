@@ -113,15 +113,16 @@ func (p *Partition) applyData(e storage.Entry, h entryHeader) {
 	}
 	p.mu.Unlock()
 
-	// Whoever sees an acknowledgement can read the records.
+	// Whoever sees an acknowledgement can read the records. Readers are told first: a record is theirs a write sooner, and ends its
+	// way there.
 	p.raiseHighWatermark(p.state.end)
+	p.cfg.Advanced()
 	if answer {
 		p.answerMu.Lock()
 		p.cfg.Committed(p.done)
 		p.answerMu.Unlock()
 		clear(p.done)
 	}
-	p.cfg.Advanced()
 	if answer && p.cfg.Observer != nil { // last: nobody waits for it
 		p.cfg.Observer.Entry(times)
 	}

@@ -8,8 +8,11 @@ import "time"
 // bytes, so that to wait for them, for less than a sync, makes all of them faster. (64 in flight on one connection, a batch a record,
 // where a sync takes 0.5 ms: a third fewer syncs and a tenth more records; where others use the disk too, half as many again.)
 //
-// It is a guess, as they may have nothing more to say. The wait ends when as many batches are there as can be expected, or with
-// half of what an entry takes, and a guess that was wrong is not made again for some entries: 1, 3, 7 and so on, 63 at most.
+// It is a guess, as they may have nothing more to say. The wait ends when as many batches are there as can be expected, or with the
+// time that an entry takes, and a guess that was wrong is not made again for some entries: 1, 3, 7 and so on, 63 at most. Where few are
+// expected it ends with half of that time: they gain less, and as many may come by chance. (A wait of half an entry for all had every
+// third entry of 64 in flight go too early, a seventh of the records; one of a whole entry for all has three connections with 1,000
+// records a second each, which gain nothing by company, wait for one another: p50 1.0 ms instead of 0.9, and of 0.6 without any wait.)
 type company struct {
 	expected int         // batches; 0: nobody waits
 	until    time.Time   // the wait ends
@@ -20,6 +23,7 @@ type company struct {
 
 const (
 	companyBytes = 64 << 10
+	fewBatches   = 4                     // less are few
 	leastWait    = 50 * time.Microsecond // timers are no finer
 	mostRest     = 63
 )
@@ -27,9 +31,12 @@ const (
 // expectLocked is told of an entry that will be answered in a moment, and decides whether the next one waits.
 func (p *Partition) expectLocked(o *outgoing) {
 	c := &p.company
-	batches, wait := len(o.pendings), p.latency/2
+	batches, wait := len(o.pendings), p.latency
 	if p.open != nil {
 		batches += len(p.open.pendings)
+	}
+	if batches < fewBatches {
+		wait /= 2
 	}
 	if batches == 1 || len(p.inFlight)+len(p.full) > 0 || int64(len(o.buf))+p.queued > companyBytes || wait < leastWait {
 		return

@@ -60,7 +60,7 @@ func TestOneInFlightWaitsForNobody(t *testing.T) {
 	}
 }
 
-// Those who were answered say no more: the others wait for half of what an entry takes.
+// Those who were answered say no more: the others wait for what an entry takes, or half of it.
 func TestCompanyThatDoesNotCome(t *testing.T) {
 	s := guessing(t)
 	s.publish(0, 2)
@@ -68,6 +68,25 @@ func TestCompanyThatDoesNotCome(t *testing.T) {
 	s.commit(s.take(), 1)
 	if e := s.commit(s.take(), 1); e.Records != 2 {
 		t.Fatalf("an entry of %d records", e.Records)
+	}
+}
+
+// Few are waited for half as long: as many may come by chance.
+func TestFewAreWaitedForHalfAsLong(t *testing.T) {
+	for expected, want := range map[int]time.Duration{2: 30 * time.Minute, 3: 30 * time.Minute, 4: time.Hour, 9: time.Hour} {
+		s := guessing(t)
+		for i := range expected {
+			s.publish(2 * uint64(i))
+		}
+		s.slow(time.Hour)
+		s.commit(s.take(), 1)
+		s.p.mu.Lock()
+		got := time.Until(s.p.company.until)
+		s.p.company.timer.Stop()
+		s.p.mu.Unlock()
+		if got > want || got < want-10*time.Minute {
+			t.Errorf("%d are waited for %v, not about %v", expected, got, want)
+		}
 	}
 }
 

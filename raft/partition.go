@@ -29,7 +29,8 @@ type PartitionConfig struct {
 	// machine's goroutine or another of the partition's, never from within Publish, and must not block.
 	// After Fatal nothing is answered without Err any more. Required.
 	Committed func(done []*Pending)
-	// Advanced is called after the high watermark moved, and after Committed. It must not block. Default: nothing.
+	// Advanced is called after the high watermark moved, and before Committed, so that readers who wait have
+	// records as soon as may be. It must not block. Default: nothing.
 	Advanced func()
 	// Leadership is called when this node begins to take publishes and when it stops. It must not block.
 	// Default: nothing.

@@ -179,13 +179,10 @@ func (l *Log) grow(s *segment, from, end int64) error {
 
 // zero writes zeros from where what is ready of s ends up to end.
 func (l *Log) zero(s *segment, end int64) error {
-	for s.ready < end {
-		n := min(end-s.ready, zeroStep)
-		if _, err := s.file.WriteAt(zeros[:n], s.ready); err != nil {
-			return err
-		}
-		s.ready += n
+	if err := writeZeros(s.file, s.ready, end); err != nil {
+		return err
 	}
+	s.ready = max(s.ready, end)
 	return nil
 }
 

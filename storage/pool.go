@@ -14,9 +14,23 @@ const (
 
 	// zeroStep is how much is zero-filled between two syncs, so that other files' syncs never wait for much.
 	zeroStep = 1 << 20
+	// zeroWrite is how much one write does of it. A page cache keeps pieces as large as the writes that made them, and a
+	// small write goes through all blocks of its piece (a write of 12 KB and its fdatasync: 332 µs in pieces of 1 MiB, 288 in
+	// these; writes of 1 MiB take the same in both).
+	zeroWrite = 64 << 10
 )
 
-var zeros [zeroStep]byte
+var zeros [zeroWrite]byte
+
+// writeZeros overwrites [pos, end) with zeros.
+func writeZeros(file File, pos, end int64) error {
+	for ; pos < end; pos += zeroWrite {
+		if _, err := file.WriteAt(zeros[:min(zeroWrite, end-pos)], pos); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Pool keeps segment files that no log uses, for all logs of a node: recycled ones, still full of old bytes, and
 // spares, filled with zeros and ready.
@@ -337,7 +351,7 @@ func (p *Pool) zero(f poolFile, size int64) error {
 			err = ErrClosed
 			break
 		}
-		if _, err = file.WriteAt(zeros[:min(zeroStep, size-pos)], pos); err == nil {
+		if err = writeZeros(file, pos, min(pos+zeroStep, size)); err == nil {
 			err = file.Sync()
 		}
 	}

@@ -289,11 +289,17 @@ func lastNonZero(scan *scanner, pos, end int64) (int64, error) {
 		if len(b) == 0 {
 			break // the end of the file
 		}
-		for n := len(b); n > 0 && !bytes.Equal(b[:min(n, zeroStep)], zeros[:min(n, zeroStep)]); n-- {
-			if b[n-1] != 0 {
-				last = pos + int64(n)
-				break
+		for n := len(b); n > 0; {
+			piece := b[max(0, n-len(zeros)):n]
+			if bytes.Equal(piece, zeros[:len(piece)]) {
+				n -= len(piece)
+				continue
 			}
+			for b[n-1] == 0 {
+				n--
+			}
+			last = pos + int64(n)
+			break
 		}
 		pos += int64(len(b))
 	}
@@ -330,10 +336,8 @@ func (l *Log) settle(s *segment, size int64, f found) error {
 	if rewrite && s.meta.reused {
 		used = max(used, s.ready) // the zeros behind these frames came with them: where they are not on disk, old bytes are
 	}
-	for pos := f.end.position; pos < used; pos += zeroStep {
-		if _, err := s.file.WriteAt(zeros[:min(zeroStep, used-pos)], pos); err != nil {
-			return err
-		}
+	if err := writeZeros(s.file, f.end.position, used); err != nil {
+		return err
 	}
 	if err := l.zero(s, roundUp(max(s.ready, f.end.position), indexBlock)); err != nil {
 		return err

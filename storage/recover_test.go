@@ -532,3 +532,30 @@ func TestRemove(t *testing.T) {
 		t.Errorf("append: %v", err)
 	}
 }
+
+// The last byte that is not zero is found wherever it stands, in files of many windows and of none.
+func TestLastNonZero(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	const size = 5 << 19
+	for _, at := range []int64{-1, 0, 1, zeroWrite - 1, zeroWrite, zeroWrite + 1, 4*scanChunk - 1, 4 * scanChunk, 1<<20 + zeroWrite + 7, size - 1} {
+		b := make([]byte, size)
+		if at >= 0 {
+			b[at] = 1
+		}
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, from := range []int64{0, 64, at + 1} {
+			want := max(from, at+1)
+			scan := scanner{file: f, chunk: 4 * scanChunk, end: size}
+			if got, err := lastNonZero(&scan, from, size); got != want || err != nil {
+				t.Errorf("byte %d from %d: %d, not %d (%v)", at, from, got, want, err)
+			}
+		}
+		f.Close()
+	}
+}
