@@ -226,6 +226,9 @@ func (n *Node) Addr() net.Addr { return n.addr }
 // Failed is closed when the node can serve no more and its process should end; Err says why.
 func (n *Node) Failed() <-chan struct{} { return n.failureCh }
 
+// Syncs is how many fdatasync of partitions ran at once, at most, since it was last called.
+func (n *Node) Syncs() int { return n.syncs.Most() }
+
 // Err is what failed, or nil.
 func (n *Node) Err() error {
 	if err := n.failure.Load(); err != nil {

@@ -40,7 +40,10 @@ func (m *Memory) over() bool { return m != nil && m.used.Load() > m.limit.Load()
 
 // SyncLimit bounds how many syncs run at once on a node. Without it a hundred busy partitions make a hundred blocked
 // threads, and the slowest sync gets slower with each.
-type SyncLimit struct{ slots chan struct{} }
+type SyncLimit struct {
+	slots chan struct{}
+	most  atomic.Int64 // of slots that were taken at once
+}
 
 // NewSyncLimit returns a limit of n syncs, at least one.
 func NewSyncLimit(n int) *SyncLimit { return &SyncLimit{slots: make(chan struct{}, max(n, 1))} }
@@ -52,5 +55,12 @@ func (s *SyncLimit) sync(f File) error {
 	}
 	s.slots <- struct{}{}
 	defer func() { <-s.slots }()
-	return f.Sync()
+	for n := int64(len(s.slots)); ; {
+		if most := s.most.Load(); n <= most || s.most.CompareAndSwap(most, n) {
+			return f.Sync()
+		}
+	}
 }
+
+// Most is how many syncs ran at once, at most, since it was last called.
+func (s *SyncLimit) Most() int { return int(s.most.Swap(0)) }

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -109,8 +108,6 @@ func (v *server) run(c *cobra.Command, ready func(*broker.Node)) error {
 		return usage(c, err)
 	}
 	defer func() { _ = log.Sync() }()
-	spread(v.app.getenv)
-
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
@@ -135,33 +132,24 @@ func (v *server) run(c *cobra.Command, ready func(*broker.Node)) error {
 	ready(n)
 	tell := &supervisor{address: v.app.getenv("NOTIFY_SOCKET"), log: log}
 	tell.send("READY=1")
-	reloads, stopped := context.WithCancel(c.Context())
-	var reloading sync.WaitGroup
-	reloading.Go(func() {
+	running, stopped := context.WithCancel(c.Context())
+	var beside sync.WaitGroup
+	beside.Go(func() {
 		for {
 			select {
 			case <-hangups:
 				tell.reloading()
-				_, _ = source.Reload(reloads) // says in the log what came of it
+				_, _ = source.Reload(running) // says in the log what came of it
 				tell.send("READY=1")
-			case <-reloads.Done():
+			case <-running.Done():
 				return
 			}
 		}
 	})
-	defer reloading.Wait()
+	beside.Go(func() { spread(running, v.app.getenv, n.Syncs) })
+	defer beside.Wait()
 	defer stopped()
 	return v.wait(n, signals, log, tell)
-}
-
-// spread gives the scheduler more threads than cores: a goroutine in fdatasync keeps its thread, and with as many as
-// cores the rest starves beside it. Not many more: each marks garbage when it has nothing else to do, and then takes
-// its share of the cores from the loops. On two cores publishing is as fast with 4 as with 16, and the p99 of a client
-// beside another that makes garbage is two thirds. GOMAXPROCS in the environment wins.
-func spread(getenv func(string) string) {
-	if cores := runtime.GOMAXPROCS(0); getenv("GOMAXPROCS") == "" { // those that the cgroup lets it use
-		runtime.GOMAXPROCS(max(4, cores+min(cores, 16)))
-	}
 }
 
 // sameSignal is how soon another signal is the first one again: a terminal sends Ctrl-C to a whole group, and a
