@@ -87,7 +87,8 @@ func (c cell) sum() (low bool) {
 }
 
 // measure measures a case, of which each variant becomes a row: every entry of every row once a round, in an order that
-// turns, so that none always runs behind the same one.
+// turns, so that none always runs behind the same one. If a peer is below what is known of it, all are measured again, once:
+// what is compared is of the same minutes.
 func (in *instrument) measure(ctx context.Context, c *Case) (rows []*Row, err error) {
 	var cells []cell
 	for _, rc := range c.rows() {
@@ -110,26 +111,26 @@ func (in *instrument) measure(ctx context.Context, c *Case) (rows []*Row, err er
 	if c.Loads > 0 {
 		rounds = 1
 	}
-	for round := range rounds {
-		for i := range cells {
-			if err := in.once(ctx, cells[(round+i)%len(cells)], fmt.Sprintf("round %d of %d", round+1, rounds)); err != nil {
-				return nil, err
+	for _, why := range []string{"", "again, as one was below what is known of it; "} {
+		for _, cell := range cells {
+			for _, col := range cell.columns() {
+				col.Runs = nil
 			}
-		}
-	}
-	for _, cell := range cells {
-		if low := cell.sum(); !low || in.quick {
-			continue
-		}
-		for _, col := range cell.columns() {
-			col.Runs = nil
 		}
 		for round := range rounds {
-			if err := in.once(ctx, cell, fmt.Sprintf("again, as it was below what is known of it; round %d of %d", round+1, rounds)); err != nil {
-				return nil, err
+			for i := range cells {
+				if err := in.once(ctx, cells[(round+i)%len(cells)], fmt.Sprintf("%sround %d of %d", why, round+1, rounds)); err != nil {
+					return nil, err
+				}
 			}
 		}
-		cell.sum()
+		low := false
+		for _, cell := range cells {
+			low = cell.sum() || low
+		}
+		if !low || in.quick {
+			break
+		}
 	}
 	for _, row := range rows {
 		for _, g := range row.Case.Goals {
@@ -318,7 +319,7 @@ func (c *Column) sum(m Metric) {
 	c.Min, c.Max, c.Median = all[0], all[n-1], (all[(n-1)/2]+all[n/2])/2
 }
 
-// honest is how far a peer may fall short of what is known of it before it is measured again.
+// honest is how far a peer may fall short of what is known of it before its case is measured again.
 const honest = 0.8
 
 func (c *Column) belowKnown(m Metric) bool {
