@@ -122,9 +122,9 @@ func (p *Partition) applyData(e storage.Entry, h entryHeader) {
 		p.cfg.Committed(p.done)
 		p.answerMu.Unlock()
 		clear(p.done)
-	}
-	if answer && p.cfg.Observer != nil { // last: nobody waits for it
-		p.cfg.Observer.Entry(times)
+		if p.cfg.Observer != nil { // last: nobody waits for it
+			p.cfg.Observer.Entry(times)
+		}
 	}
 }
 

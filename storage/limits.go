@@ -42,7 +42,7 @@ func (m *Memory) over() bool { return m != nil && m.used.Load() > m.limit.Load()
 // threads, and the slowest sync gets slower with each.
 type SyncLimit struct {
 	slots chan struct{}
-	most  atomic.Int64 // of slots that were taken at once
+	most  atomic.Int64 // slots that were taken when a sync began
 }
 
 // NewSyncLimit returns a limit of n syncs, at least one.
@@ -63,4 +63,4 @@ func (s *SyncLimit) sync(f File) error {
 }
 
 // Most is how many syncs ran at once, at most, since it was last called.
-func (s *SyncLimit) Most() int { return int(s.most.Swap(0)) }
+func (s *SyncLimit) Most() int { return max(int(s.most.Swap(0)), len(s.slots)) }

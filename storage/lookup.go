@@ -27,11 +27,7 @@ func (l *Log) entry(i Index, payload bool) (Entry, error) {
 
 func (l *Log) tryEntry(i Index, payload bool) (Entry, error) {
 	l.mu.RLock()
-	if l.closed {
-		l.mu.RUnlock()
-		return Entry{}, ErrClosed
-	}
-	if err := l.holdsLocked(i); err != nil {
+	if err := l.checkEntryLocked(i); err != nil {
 		l.mu.RUnlock()
 		return Entry{}, err
 	}
@@ -55,8 +51,11 @@ func (l *Log) tryEntry(i Index, payload bool) (Entry, error) {
 	return l.readEntry(p, i, payload)
 }
 
-// holdsLocked is ErrNotFound if the log does not hold entry i.
-func (l *Log) holdsLocked(i Index) error {
+// checkEntryLocked is why entry i cannot be read: ErrClosed, or ErrNotFound if the log does not hold it.
+func (l *Log) checkEntryLocked(i Index) error {
+	if l.closed {
+		return ErrClosed
+	}
 	if first, last := l.head.index+1, l.tail.index; i < first || i > last {
 		return fmt.Errorf("%w: entry %d, the log holds [%d, %d]", ErrNotFound, i, first, last)
 	}
@@ -147,11 +146,7 @@ func (l *Log) Scan(from, to Index, each func(Entry) error) error {
 	var window []byte
 	for from <= to {
 		l.mu.RLock()
-		if l.closed {
-			l.mu.RUnlock()
-			return ErrClosed
-		}
-		if err := l.holdsLocked(from); err != nil {
+		if err := l.checkEntryLocked(from); err != nil {
 			l.mu.RUnlock()
 			return err
 		}

@@ -15,8 +15,8 @@ const (
 	// zeroStep is how much is zero-filled between two syncs, so that other files' syncs never wait for much.
 	zeroStep = 1 << 20
 	// zeroWrite is how much one write does of it. A page cache keeps pieces as large as the writes that made them, and a
-	// small write goes through all blocks of its piece (a write of 12 KB and its fdatasync: 332 µs in pieces of 1 MiB, 288 in
-	// these; writes of 1 MiB take the same in both).
+	// small write goes through all blocks of its piece. (A write and its fdatasync, in two runs, of what they take in pieces of
+	// 1 MiB: of 304 B 0.63 and 0.90, of 12 KB 1.01 and 0.87, of 1 MiB 1.12 and 1.00.)
 	zeroWrite = 64 << 10
 )
 

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// The most that ran at once is told once.
+// The most that ran at once is told, also of those that began before.
 func TestSyncLimitTellsTheMost(t *testing.T) {
 	s := NewSyncLimit(3)
 	begun, end := make(chan struct{}), make(chan struct{})
@@ -23,22 +23,22 @@ func TestSyncLimitTellsTheMost(t *testing.T) {
 	if most := s.Most(); most != 3 {
 		t.Errorf("%d at once, not 3", most)
 	}
-	if most := s.Most(); most != 0 {
-		t.Errorf("%d at once since, though none has begun", most)
-	}
-	end <- struct{}{}
-	<-begun // the fourth: two of the first are still there
 	if most := s.Most(); most != 3 {
-		t.Errorf("%d at once, not 3", most)
+		t.Errorf("%d at once, not the 3 that are still there", most)
+	}
+	for range 2 {
+		end <- struct{}{}
+		<-begun // the fourth, and the fifth
 	}
 	for range 3 {
 		end <- struct{}{}
 	}
-	<-begun
-	end <- struct{}{}
 	all.Wait()
-	if most := s.Most(); most > 3 || most < 1 {
-		t.Errorf("%d at once", most)
+	if most := s.Most(); most != 3 {
+		t.Errorf("%d at once, not the 3 that were there", most)
+	}
+	if most := s.Most(); most != 0 {
+		t.Errorf("%d at once, and none is there", most)
 	}
 }
 
