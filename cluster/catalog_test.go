@@ -27,6 +27,16 @@ func open(t *testing.T, dir string, changed func(*Stream, bool)) (c *Catalog, st
 // openSized is open with segments of so many bytes.
 func openSized(t *testing.T, dir string, segmentBytes int64, changed func(*Stream, bool)) (c *Catalog, stop func()) {
 	t.Helper()
+	c, stop, err := tryOpen(t, dir, segmentBytes, changed, func(err error) { t.Error(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, stop
+}
+
+// tryOpen is openSized of a catalog that may fail, now or later.
+func tryOpen(t *testing.T, dir string, segmentBytes int64, changed func(*Stream, bool), fatal func(error)) (c *Catalog, stop func(), err error) {
+	t.Helper()
 	fsys, err := storage.OSFS(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -45,19 +55,17 @@ func openSized(t *testing.T, dir string, segmentBytes int64, changed func(*Strea
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	c, err = OpenCatalog(ctx, CatalogConfig{Node: 1, Server: "1.1", Log: log, Stable: stable,
-		Fatal: func(err error) { t.Error(err) }, Changed: changed})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, err = OpenCatalog(ctx, CatalogConfig{Node: 1, Server: "1.1", Log: log, Stable: stable, Fatal: fatal, Changed: changed})
 	stop = sync.OnceFunc(func() {
-		c.Stop()
+		if c != nil {
+			c.Stop()
+		}
 		if err := errors.Join(log.Close(), store.Close(), fsys.Close()); err != nil {
 			t.Error(err)
 		}
 	})
 	t.Cleanup(stop)
-	return c, stop
+	return c, stop, err
 }
 
 func TestCatalogSurvivesRestart(t *testing.T) {
@@ -192,5 +200,36 @@ func TestUnreadableCommandStopsTheCatalog(t *testing.T) {
 		if r := m.Apply(after).(result); r.err == nil || m.state.Load().NextProducer != 1 {
 			t.Errorf("%s: a command behind it was applied", name)
 		}
+	}
+}
+
+// TestUnreadableCommandIsNeverSkipped also stops and starts again, as who finds a node down will do: what was not applied must
+// not be taken for applied by a snapshot.
+func TestUnreadableCommandIsNeverSkipped(t *testing.T) {
+	dir := t.TempDir()
+	told := make(chan error, 1)
+	c, stop, err := tryOpen(t, dir, 0, nil, func(err error) { told <- err })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.CreateStream(t.Context(), StreamSpec{Name: "before"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.group.Propose([]byte(`{"format":3,"op":"create-stream"}`)).Wait(); err != nil { // as a newer version writes it
+		t.Fatal(err)
+	}
+	if err := <-told; !errors.Is(err, ErrCatalog) {
+		t.Fatalf("told %v", err)
+	}
+	if _, err := c.CreateStream(t.Context(), StreamSpec{Name: "behind"}); !errors.Is(err, ErrCatalog) {
+		t.Fatalf("the next command: %v", err)
+	}
+	stop()
+	for range 2 {
+		_, stop, err := tryOpen(t, dir, 0, nil, func(error) {})
+		if !errors.Is(err, ErrCatalog) {
+			t.Fatalf("opened again: %v", err)
+		}
+		stop()
 	}
 }

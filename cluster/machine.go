@@ -389,8 +389,14 @@ func purge(s *State, cmd *command) (*State, *Stream, error) {
 	return s.with(nil, st), st, nil
 }
 
-// Snapshot implements raft.StateMachine.
-func (m *machine) Snapshot() ([]byte, error) { return json.Marshal(m.state.Load()) }
+// Snapshot implements raft.StateMachine. There is none behind a command that could not be applied: the next start would take
+// that for applied.
+func (m *machine) Snapshot() ([]byte, error) {
+	if m.broken != nil {
+		return nil, m.broken
+	}
+	return json.Marshal(m.state.Load())
+}
 
 // Restore implements raft.StateMachine.
 func (m *machine) Restore(data []byte) error {

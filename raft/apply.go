@@ -53,7 +53,7 @@ func (p *Partition) applyData(e storage.Entry, h entryHeader) {
 	p.mu.Lock()
 	o := p.takeLocked(h.term, h.number)
 	if o != nil {
-		p.latency += (time.Since(o.sealed) - p.latency) / 8
+		p.tookLocked(time.Since(o.sealed))
 		p.transferSince = time.Time{}
 		p.expectLocked(o)
 		p.pumpLocked()

@@ -90,6 +90,23 @@ func TestFewAreWaitedForHalfAsLong(t *testing.T) {
 	}
 }
 
+// One stall of the disk is not what entries take; many are.
+func TestAStallIsNotWaitedForAgain(t *testing.T) {
+	s := guessing(t)
+	s.slow(time.Millisecond)
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	if s.p.tookLocked(8 * time.Second); s.p.latency > 2*time.Millisecond {
+		t.Errorf("entries of 1 ms, then one of 8 s: %v", s.p.latency)
+	}
+	for range 100 {
+		s.p.tookLocked(8 * time.Second)
+	}
+	if s.p.latency < 7*time.Second {
+		t.Errorf("100 entries of 8 s each: %v", s.p.latency)
+	}
+}
+
 // A guess that was wrong is not made again for a while, which is longer the more often it was wrong.
 func TestWrongGuessesBecomeRare(t *testing.T) {
 	s := guessing(t)

@@ -102,8 +102,12 @@ func (f *fsm) command(e storage.Entry) any {
 // StoreConfiguration is told committed configurations when raft does not batch.
 func (f *fsm) StoreConfiguration(_ uint64, c hraft.Configuration) { f.configured(c) }
 
-// Snapshot takes the state. It runs on the FSM goroutine and holds up Apply; writing does not.
+// Snapshot takes the state. It runs on the FSM goroutine and holds up Apply; writing does not. After a failure there is none:
+// raft takes for applied what ApplyBatch has left out.
 func (f *fsm) Snapshot() (hraft.FSMSnapshot, error) {
+	if err := f.failed(); err != nil {
+		return nil, err
+	}
 	state, err := f.machine.Snapshot()
 	if err != nil {
 		return nil, err

@@ -144,8 +144,8 @@ func (g *Group) bootstrap() error {
 	})
 }
 
-// Stop ends the group: what is in flight is answered, a snapshot is taken if anything was applied since
-// the last (so that the next start replays nothing), and raft is shut down. It waits for all
+// Stop ends the group: what is in flight is answered, a snapshot is taken if raft has applied anything since
+// the last, so that the next start replays nothing, and raft is shut down. It waits for all
 // of it, as long as the disk takes. The log stays open.
 func (g *Group) Stop() {
 	g.restartMu.Lock()

@@ -290,6 +290,26 @@ func TestAFailedSnapshotEndsTheGroup(t *testing.T) {
 	g.Stop()
 }
 
+// Raft takes for applied what a failed group has left out: no snapshot may say so.
+func TestAFailedGroupTakesNoSnapshot(t *testing.T) {
+	n := newNode(t)
+	n.open()
+	g, _, err := n.startGroup()
+	must(t, err)
+	wait(t, g.Leading(), "leadership")
+	_, err = g.Propose([]byte("x")).Wait()
+	must(t, err)
+	g.fail(errDisk)
+	wantErr(t, <-n.fatal, errDisk)
+	if err := g.current().raft.Snapshot().Error(); err == nil || !contains(err.Error(), errDisk.Error()) {
+		t.Errorf("a snapshot: %v", err)
+	}
+	g.Stop()
+	if s := n.log.Snapshots(); len(s) > 0 {
+		t.Fatalf("snapshots %v", s)
+	}
+}
+
 func TestCompactDropsTheLogBelowTheSnapshotBefore(t *testing.T) {
 	n := newNode(t)
 	n.config = func(c *storage.Config) { c.SegmentBytes = 4 << 10 }
