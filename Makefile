@@ -50,8 +50,8 @@ build/peers: $(SOURCES) bench/peers/go.mod bench/peers/page.html
 build/nats-server: bench/peers/go.mod
 	cd bench/peers && $(GO) build -trimpath -o ../../$@ github.com/nats-io/nats-server/v2
 
-bench: build build/peers build/nats-server ## Tidewire beside JetStream and Redis: table, JSON, page in build/bench [QUICK=1] [ALL=1] [CASES=regexp] [ROUNDS=5]
-	build/peers $(if $(QUICK),-quick) $(if $(ALL),-all) $(if $(CASES),-cases "$(CASES)") $(if $(ROUNDS),-rounds $(ROUNDS))
+bench: build build/peers build/nats-server ## Tidewire beside JetStream and Redis: table, JSON, page in build/bench [QUICK=1] [ALL=1] [CASES=regexp] [ROUNDS=5] [DIR=disk]
+	build/peers $(if $(QUICK),-quick) $(if $(ALL),-all) $(if $(CASES),-cases "$(CASES)") $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(DIR),-dir "$(DIR)")
 
 summary: build/peers ## one table in Markdown of several runs of bench: make summary RUNS="first.json second.json"
 	build/peers -summary $(RUNS)

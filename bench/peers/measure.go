@@ -35,6 +35,9 @@ type Column struct {
 	Known  float64 `json:"known,omitempty"`
 	Low    bool    `json:"below_known,omitempty"` // also when it was repeated
 	Runs   []*Run  `json:"runs"`
+
+	Discarded []*Run `json:"discarded,omitempty"` // before the case was measured again, as a system was below what is known of it
+
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`
 	Max    float64 `json:"max"`
@@ -114,7 +117,7 @@ func (in *instrument) measure(ctx context.Context, c *Case) (rows []*Row, err er
 	for _, why := range []string{"", "again, as one was below what is known of it; "} {
 		for _, cell := range cells {
 			for _, col := range cell.columns() {
-				col.Runs = nil
+				col.Discarded, col.Runs = col.Runs, nil
 			}
 		}
 		for round := range rounds {
@@ -345,6 +348,16 @@ func (r *Row) best(system string) (*Column, error) {
 		return nil, errors.New("the row has no " + system)
 	}
 	return best, nil
+}
+
+// clients is how many of a system's were measured.
+func (r *Row) clients(system string) (n int) {
+	for i := range r.Entries {
+		if r.Entries[i].System == system {
+			n++
+		}
+	}
+	return n
 }
 
 // met works a goal out; rows are those of the same case.

@@ -54,7 +54,9 @@ func (j *jetStream) Command(dir, address string) (*exec.Cmd, error) {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	return exec.Command(server, "-c", config), nil
+	cmd := exec.Command(server, "-c", config)
+	cmd.Env = append(os.Environ(), "GOGC=400") // as a Tidewire node sets it itself
+	return cmd, nil
 }
 
 func (j *jetStream) dial(address string) (*nats.Conn, error) {
@@ -85,7 +87,7 @@ func (j *jetStream) Prepare(ctx context.Context, address string, spec Spec) erro
 	if err != nil {
 		return err
 	}
-	config := jetstream.StreamConfig{Storage: jetstream.FileStorage, AllowBatchPublish: true, MaxBytes: -1}
+	config := jetstream.StreamConfig{Storage: jetstream.FileStorage, AllowBatchPublish: true, AllowAtomicPublish: true, MaxBytes: -1}
 	for i := range spec.Streams - 1 {
 		config.Name, config.Subjects = idleStream(i), []string{idleStream(i)}
 		if _, err := js.CreateStream(ctx, config); err != nil {
@@ -101,7 +103,8 @@ func (j *jetStream) Prepare(ctx context.Context, address string, spec Spec) erro
 }
 
 // Publisher picks the client: "raw" has its own reply inbox on the core protocol and counts the answers, which costs least;
-// "async" is the library's own window of futures; "fast" is its batch of acknowledgements by flow.
+// "async" is the library's own window of futures; "fast" is its batch of acknowledgements by flow; "atomic" its batches that are stored
+// whole or not at all, and synced at once.
 func (j *jetStream) Publisher(_ context.Context, address string, spec Spec) (bench.Publisher, error) {
 	nc, err := j.dial(address)
 	if err != nil {
@@ -117,7 +120,9 @@ func (j *jetStream) Publisher(_ context.Context, address string, spec Spec) (ben
 	case "async":
 		return newNATSAsync(nc, js, spec.InFlight), nil
 	case "fast":
-		return &natsFast{nc: nc, js: js, flow: spec.Batch, window: spec.InFlight / 2}, nil
+		return &natsFast{nc: nc, js: js, flow: spec.Batch, window: spec.InFlight - spec.Batch}, nil
+	case "atomic":
+		return &natsAtomic{nc: nc, js: js, size: min(spec.Batch, spec.InFlight)}, nil
 	}
 	return nil, fmt.Errorf("JetStream has no client %q", spec.Client)
 }
@@ -267,7 +272,7 @@ func (p *natsAsync) Close() error {
 type natsFast struct {
 	nc           *nats.Conn
 	js           jetstream.JetStream
-	flow, window int // messages to an acknowledgement, and at most without one
+	flow, window int // messages to an acknowledgement, and at most without one: less than the sender has in flight, or nobody calls
 
 	batch   jetstreamext.FastPublisher // nil between batches
 	waiting []func(client.Ack, error)
@@ -323,7 +328,66 @@ func (p *natsFast) Flush(ctx context.Context) error {
 
 func (p *natsFast) Close() error { p.nc.Close(); return nil }
 
-// Replay reads the stream from its first message: "ordered" is pushed through a callback, "fetch" asks for batches.
+// natsAtomic publishes in batches that are committed, several at a time. Only the sender's goroutine calls it.
+type natsAtomic struct {
+	nc   *nats.Conn
+	js   jetstream.JetStream
+	size int
+
+	batch   jetstreamext.BatchPublisher // nil between batches
+	last    client.Message              // of the batch, which is committed with it
+	waiting []func(client.Ack, error)   // for the batch
+	flying  sync.WaitGroup
+	telling sync.Mutex // one batch after the other is told
+}
+
+func (p *natsAtomic) PublishAsync(_ context.Context, m client.Message, done func(client.Ack, error)) (err error) {
+	if p.batch == nil {
+		if p.batch, err = jetstreamext.NewBatchPublisher(p.js, jetstreamext.BatchFlowControl{}); err != nil {
+			return err
+		}
+	} else if err := p.batch.Add(p.last.Subject, p.last.Value); err != nil {
+		return err
+	}
+	p.last.Subject, p.last.Value = m.Subject, append(p.last.Value[:0], m.Value...)
+	if p.waiting = append(p.waiting, done); len(p.waiting) == p.size {
+		p.commit()
+	}
+	return nil
+}
+
+// commit ends the batch, and tells when it is stored.
+func (p *natsAtomic) commit() {
+	if p.batch == nil {
+		return
+	}
+	batch, last, waiting := p.batch, p.last, p.waiting
+	p.batch, p.last, p.waiting = nil, client.Message{}, nil
+	p.flying.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		_, err := batch.Commit(ctx, last.Subject, last.Value)
+		p.telling.Lock()
+		defer p.telling.Unlock()
+		for _, done := range waiting {
+			done(client.Ack{}, err)
+		}
+	})
+}
+
+func (p *natsAtomic) Publish(context.Context, client.Message) (client.Ack, error) {
+	return client.Ack{}, errors.New("the atomic publisher has no call that waits")
+}
+
+func (p *natsAtomic) Flush(context.Context) error {
+	p.commit()
+	p.flying.Wait()
+	return nil
+}
+
+func (p *natsAtomic) Close() error { p.nc.Close(); return nil }
+
+// Replay reads the stream from its first message: "ordered" has its messages in a callback, "fetch" asks for batches.
 func (j *jetStream) Replay(ctx context.Context, address string, spec Spec) (*bench.Result, error) {
 	nc, err := j.dial(address)
 	if err != nil {
@@ -441,29 +505,27 @@ func (j *jetStream) Route(ctx context.Context, address string, spec Spec) (*benc
 	if err != nil {
 		return nil, err
 	}
-	messages := make(chan []byte, 1024)
-	running, err := c.Consume(func(m jetstream.Msg) { messages <- m.Data() })
+	messages, err := c.Messages()
 	if err != nil {
 		return nil, err
 	}
 	return &bench.Route{Out: raw, Values: values(ctx, messages), Close: func() {
-		running.Stop()
+		messages.Stop()
 		in.Close()
 		out.Close()
 	}}, nil
 }
 
-// values gives what comes through a channel until ctx ends.
-func values(ctx context.Context, messages <-chan []byte) iter.Seq2[[]byte, error] {
+// values gives the messages that come until ctx ends.
+func values(ctx context.Context, messages jetstream.MessagesContext) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		for {
-			select {
-			case b := <-messages:
-				if !yield(b, nil) {
-					return
-				}
-			case <-ctx.Done():
-				yield(nil, ctx.Err())
+			m, err := messages.Next(jetstream.NextContext(ctx))
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if !yield(m.Data(), nil) {
 				return
 			}
 		}

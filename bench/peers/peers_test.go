@@ -150,7 +150,7 @@ func report() *Report {
 	}
 	h := bench.NewHistogram()
 	h.Record(time.Microsecond)
-	return &Report{Began: time.Unix(0, 0), Took: time.Minute, Rounds: 3, Floors: []Floor{{"write and fdatasync, 4 KiB", h.Latency()}}, Rows: []*Row{row}}
+	return &Report{Began: time.Unix(0, 0), Took: time.Minute, Rounds: 3, Servers: []string{"tidewire 0.1.0"}, Floors: []Floor{{"write and fdatasync, 4 KiB", h.Latency()}}, Rows: []*Row{row}}
 }
 
 func TestGoals(t *testing.T) {
@@ -213,6 +213,7 @@ func TestText(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
+		`(?m)^tidewire 0\.1\.0$`,
 		`64 in flight & more +k records/s +200 +100 \(2\.00 x\) +- +- +- +holds, FALLS SHORT, holds`,
 		`The goals of 0 of 1 cases hold; it took 1m0s`,
 		`jetstream +raw +every 2 minutes +65\.0 +50\.0 - 80\.0 .*below 80 % of what is known of it \(200\)`,
@@ -267,7 +268,7 @@ func TestSummary(t *testing.T) {
 		t.Fatal(err)
 	}
 	mine := figure(reports[0].Rows[0].Entries[0].Median)
-	for _, want := range []string{"| case | tidewire |", reports[0].Rows[0].Name, mine + " / " + mine, "**short in 1 of 2**"} {
+	for _, want := range []string{"| case | tidewire |", reports[0].Rows[0].Name, "| " + mine + " / " + mine + " |", "100 / 100 (async)", "**short in 1 of 2**"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}
@@ -338,6 +339,37 @@ func TestRedisAnswers(t *testing.T) {
 	if err := <-answers; err == nil {
 		t.Error("a connection that ended has acknowledged a record")
 	}
+}
+
+// A batch of Redis is a transaction, of as many as were asked for and at most what a batch may have; each command has its answer.
+func TestRedisTransactions(t *testing.T) {
+	here, there := net.Pipe()
+	defer there.Close()
+	c := newRedisConn(here)
+	c.batch = 2
+	c.waiting = make(chan func(client.Ack, error), 3)
+	for range 3 { // none is written: it is not started
+		if err := c.PublishAsync(t.Context(), client.Message{Subject: subject, Value: []byte("x")}, func(client.Ack, error) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.execLocked()
+	got := string(c.out)
+	add := string(appendXADD(nil, client.Message{Subject: subject, Value: []byte("x")}))
+	const multi, exec = "*1\r\n$5\r\nMULTI\r\n", "*1\r\n$4\r\nEXEC\r\n"
+	if want := multi + add + add + exec + multi + add + exec; got != want {
+		t.Errorf("%q, not %q", got, want)
+	}
+	go func() {
+		_, _ = there.Write([]byte("+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$15\r\n1526919030474-0\r\n$15\r\n1526919030474-1\r\n" +
+			"+OK\r\n+QUEUED\r\n-EXECABORT Transaction discarded\r\n"))
+	}()
+	for i := range 3 {
+		if err := c.answer(); (err == nil) != (i < 2) || err != nil && !strings.Contains(err.Error(), "EXECABORT") {
+			t.Errorf("answer %d: %v", i, err)
+		}
+	}
+	_ = here.Close()
 }
 
 // Who reads faster than it may waits; how long is for the clock to say.

@@ -60,10 +60,16 @@ func (r *redisStreams) Ready(ctx context.Context, address string) error {
 
 func (r *redisStreams) Prepare(context.Context, string, Spec) error { return nil } // the first XADD makes it
 
+// Publisher picks the client: "multi" has up to a batch in a transaction, which Redis writes and syncs at once; otherwise commands
+// are pipelined, and Redis syncs what it has read of a connection at a time, 16 KiB or so. One in flight is written and
+// read by who calls.
 func (r *redisStreams) Publisher(ctx context.Context, address string, spec Spec) (bench.Publisher, error) {
 	c, err := dialRedis(ctx, address)
-	if err != nil {
-		return nil, err
+	if err != nil || spec.InFlight == 1 {
+		return c, err
+	}
+	if spec.Client == "multi" {
+		c.batch = spec.Batch
 	}
 	c.start(spec.InFlight)
 	return c, nil
@@ -84,11 +90,13 @@ func (r *redisStreams) Route(context.Context, string, Spec) (*bench.Route, error
 // redisConn pipelines XADD. One goroutine writes whatever has been asked for since its last write, in one call, and one
 // reads the answers, which come in order.
 type redisConn struct {
-	conn net.Conn
-	in   *bufio.Reader
+	conn  net.Conn
+	in    *bufio.Reader
+	batch int // most commands in a transaction; 0: there are none
 
 	mu      sync.Mutex
 	out     []byte
+	open    int // commands in the transaction at the end of out
 	spare   []byte
 	waiting chan func(client.Ack, error) // in the order of the commands
 	flying  sync.WaitGroup
@@ -123,6 +131,7 @@ func (c *redisConn) write() {
 			return
 		}
 		c.mu.Lock()
+		c.execLocked()
 		b := c.out
 		c.out, c.spare = c.spare[:0], b
 		c.mu.Unlock()
@@ -146,9 +155,13 @@ func (c *redisConn) read() {
 	}
 }
 
-// answer reads one reply, a bulk string with the entry's id.
+// answer reads the reply to an XADD, a bulk string with the entry's id. Of a transaction it passes over what is said before: that it
+// begins, that commands are queued, how many replies come.
 func (c *redisConn) answer() error {
 	line, err := c.in.ReadSlice('\n')
+	for err == nil && c.batch > 0 && (line[0] == '+' || line[0] == '*') {
+		line, err = c.in.ReadSlice('\n')
+	}
 	if err != nil {
 		return err
 	}
@@ -167,10 +180,13 @@ func (c *redisConn) PublishAsync(_ context.Context, m client.Message, done func(
 	c.flying.Add(1)
 	c.mu.Lock()
 	idle := len(c.out) == 0
-	c.out = append(c.out, "*5\r\n$4\r\nXADD\r\n$"...)
-	c.out = appendBulk(c.out, m.Subject)
-	c.out = append(c.out, "$1\r\n*\r\n$1\r\nv\r\n$"...)
-	c.out = appendBulk(c.out, m.Value)
+	if c.batch > 0 && c.open == 0 {
+		c.out = append(c.out, "*1\r\n$5\r\nMULTI\r\n"...)
+	}
+	c.out = appendXADD(c.out, m)
+	if c.open++; c.open == c.batch {
+		c.execLocked()
+	}
 	c.waiting <- done // has room for all that may be in flight
 	c.mu.Unlock()
 	if idle {
@@ -182,6 +198,21 @@ func (c *redisConn) PublishAsync(_ context.Context, m client.Message, done func(
 	return nil
 }
 
+// execLocked ends the transaction at the end of out.
+func (c *redisConn) execLocked() {
+	if c.batch > 0 && c.open > 0 {
+		c.out = append(c.out, "*1\r\n$4\r\nEXEC\r\n"...)
+	}
+	c.open = 0
+}
+
+func appendXADD(to []byte, m client.Message) []byte {
+	to = append(to, "*5\r\n$4\r\nXADD\r\n$"...)
+	to = appendBulk(to, m.Subject)
+	to = append(to, "$1\r\n*\r\n$1\r\nv\r\n$"...)
+	return appendBulk(to, m.Value)
+}
+
 func appendBulk[B ~string | ~[]byte](to []byte, b B) []byte {
 	to = strconv.AppendInt(to, int64(len(b)), 10)
 	to = append(to, "\r\n"...)
@@ -189,17 +220,13 @@ func appendBulk[B ~string | ~[]byte](to []byte, b B) []byte {
 	return append(to, "\r\n"...)
 }
 
-func (c *redisConn) Publish(ctx context.Context, m client.Message) (client.Ack, error) {
-	answered := make(chan error, 1)
-	if err := c.PublishAsync(ctx, m, func(_ client.Ack, err error) { answered <- err }); err != nil {
+// Publish is for who has one in flight: the connection was not started.
+func (c *redisConn) Publish(_ context.Context, m client.Message) (client.Ack, error) {
+	c.out = appendXADD(c.out[:0], m)
+	if _, err := c.conn.Write(c.out); err != nil {
 		return client.Ack{}, err
 	}
-	select {
-	case err := <-answered:
-		return client.Ack{}, err
-	case <-ctx.Done():
-		return client.Ack{}, ctx.Err()
-	}
+	return client.Ack{}, c.answer()
 }
 
 func (c *redisConn) Flush(context.Context) error { c.flying.Wait(); return nil }

@@ -23,6 +23,7 @@ type Report struct {
 	Took    time.Duration `json:"took_ns"`
 	Quick   bool          `json:"quick"` // too short to quote
 	Rounds  int           `json:"rounds"`
+	Servers []string      `json:"servers"` // what they say of their versions
 	Machine Machine       `json:"machine"`
 	Floors  []Floor       `json:"floors"`
 	Rows    []*Row        `json:"rows"`
@@ -45,6 +46,10 @@ type Floor struct {
 
 func newReport(in *instrument, quick bool) (*Report, error) {
 	r := &Report{Began: time.Now(), Quick: quick, Rounds: in.rounds, Machine: describeMachine()}
+	var err error
+	if r.Servers, err = versions(); err != nil {
+		return nil, err
+	}
 	for _, size := range []int{4 << 10, 64 << 10, 1 << 20} {
 		in.tell(fmt.Sprintf("write and fdatasync of %d KiB", size>>10))
 		d, err := bench.MeasureDisk(in.dir, size)
@@ -108,6 +113,9 @@ func (r *Report) text(to io.Writer) error {
 	fmt.Fprintf(w, "%s, %d rounds, %d cores, %s, Linux %s, %s\n", r.Began.UTC().Format("2006-01-02 15:04 UTC"), r.Rounds, r.Machine.Cores, r.Machine.CPU, r.Machine.Kernel, r.Machine.Go)
 	if r.Quick {
 		fmt.Fprintln(w, "One short round, to see that it works: no figures to quote.")
+	}
+	for _, s := range r.Servers {
+		fmt.Fprintln(w, s)
 	}
 	fmt.Fprintln(w)
 	for _, f := range r.Floors {

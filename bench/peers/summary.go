@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -61,9 +63,11 @@ func summary(w io.Writer, reports []*Report) error {
 	return nil
 }
 
-// medians are a system's in each run; with a star where it was below what is known of it.
+// medians are a system's in each run, with the client if it has several; with a star where it was below what is known of it.
 func medians(rows []*Row, system string) string {
 	var of []string
+	clients := map[string]bool{}
+	several := false
 	for _, r := range rows {
 		c, err := r.best(system)
 		if err != nil {
@@ -74,8 +78,14 @@ func medians(rows []*Row, system string) string {
 			s += "*"
 		}
 		of = append(of, s)
+		clients[c.Client] = true
+		several = several || r.clients(system) > 1
 	}
-	return strings.Join(of, " / ")
+	text := strings.Join(of, " / ")
+	if several {
+		text += " (" + strings.Join(slices.Sorted(maps.Keys(clients)), ", ") + ")"
+	}
+	return text
 }
 
 // reached are the goals of a case, each with its ratio in each run.

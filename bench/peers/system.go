@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tidewire/tidewire/bench"
@@ -69,6 +70,22 @@ func tool(name string) (string, error) {
 		return "", fmt.Errorf("%w: make bench builds tidewire and nats-server; redis-server is a package of the system", err)
 	}
 	return path, nil
+}
+
+// versions is what the servers say of themselves.
+func versions() (all []string, err error) {
+	for _, ask := range [][2]string{{"tidewire", "version"}, {"nats-server", "--version"}, {"redis-server", "--version"}} {
+		path, err := tool(ask[0])
+		if err != nil {
+			return nil, err
+		}
+		said, err := exec.Command(path, ask[1]).Output()
+		if err != nil {
+			return nil, fmt.Errorf("%s %s: %w", path, ask[1], err)
+		}
+		all = append(all, strings.Join(strings.Fields(string(said)), " "))
+	}
+	return all, nil
 }
 
 func splitAddress(address string) (host string, port int, err error) {
