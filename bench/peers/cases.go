@@ -111,7 +111,7 @@ var r1 = []Case{
 		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "raw", Known: 148}, {System: "jetstream-always", Client: "raw", Known: 4.8}, {System: "redis-always"}},
 		Goals:   []Goal{{Than: "jetstream", Reach: 0.75, Stretch: 0.9}}},
 	{Name: "1024 in flight", Spec: publishing(1, 1024, perBatch, 128), Metric: throughput,
-		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "raw", Known: 257}, {System: "jetstream", Client: "async", Known: 169}, {System: "jetstream", Client: "fast"}, {System: "jetstream-always", Client: "raw", Known: 4.8}, {System: "redis-always"}},
+		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "raw", Known: 257}, {System: "jetstream", Client: "async", Known: 169}, {System: "jetstream", Client: "fast"}, {System: "jetstream-always", Client: "raw", Known: 4.8}, {System: "jetstream-always", Client: "atomic"}, {System: "redis-always"}, {System: "redis-always", Client: "multi"}},
 		Goals:   []Goal{{Than: "jetstream", Reach: 2, Stretch: 3}}},
 	{Name: "batching, 1 connection", Spec: publishing(1, inFlight, perBatch, 128), Metric: throughput,
 		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "fast", Known: 323}, {System: "jetstream", Client: "raw", Known: 257}, {System: "jetstream-always", Client: "atomic"}, {System: "redis-always", Known: 215}, {System: "redis-always", Client: "multi"}, {System: "redis-everysec", Known: 302}},

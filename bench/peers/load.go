@@ -185,7 +185,7 @@ func load(ctx context.Context, system System, address string, spec Spec, records
 	}
 	if spec.Kind == roundTrip {
 		return bench.RoundTrip(ctx, bench.RoundTripConfig{Server: address, Subject: subject, Size: spec.Size, Rate: spec.Rate,
-			Duration: spec.Duration, Warmup: orNone(spec.Warmup), Progress: records,
+			Duration: spec.Duration, Warmup: orNone(spec.Warmup), Progress: records, Timeout: patience,
 			Open: func(ctx context.Context) (*bench.Route, error) { return system.Route(ctx, address, spec) }})
 	}
 	if spec.Kind != publish {
@@ -193,9 +193,12 @@ func load(ctx context.Context, system System, address string, spec Spec, records
 	}
 	return bench.Publish(ctx, bench.PublishConfig{Server: address, Subject: subject, Subjects: spec.Subjects, Redundant: spec.Redundant, Partitions: spec.Partitions,
 		Connections: spec.Connections, InFlight: spec.InFlight, Batch: spec.Batch, Size: spec.Size, Records: spec.Records,
-		Duration: spec.Duration, Warmup: orNone(spec.Warmup), Rate: spec.Rate, Progress: records,
+		Duration: spec.Duration, Warmup: orNone(spec.Warmup), Rate: spec.Rate, Progress: records, Timeout: patience,
 		Dial: func(ctx context.Context) (bench.Publisher, error) { return system.Publisher(ctx, address, spec) }})
 }
+
+// patience is how long a server may leave everything unanswered.
+const patience = time.Minute
 
 // orNone says of no warm-up that it is meant.
 func orNone(d time.Duration) time.Duration {

@@ -243,9 +243,14 @@ func (in *instrument) with(ctx context.Context, c *Case, system System, client s
 	return use(&s, spec)
 }
 
+// bulkOf is the load that fills a server for another one.
+func bulkOf(spec Spec) Spec {
+	return publishing(1, min(inFlight, (32<<20)/spec.Size), perBatch, spec.Size)
+}
+
 // bulk has a server take records as fast as it can: so many, or for so long.
 func (in *instrument) bulk(ctx context.Context, s *server, spec Spec, records uint64, long time.Duration) error {
-	b := publishing(1, min(inFlight, (32<<20)/spec.Size), perBatch, spec.Size)
+	b := bulkOf(spec)
 	b.Records, b.Duration, b.Partitions, b.Subjects, b.Redundant = records, long, spec.Partitions, spec.Subjects, spec.Redundant
 	if _, ok := s.system.(*jetStream); ok {
 		b.Client = "fast"

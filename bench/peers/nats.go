@@ -120,11 +120,19 @@ func (j *jetStream) Publisher(_ context.Context, address string, spec Spec) (ben
 	case "async":
 		return newNATSAsync(nc, js, spec.InFlight), nil
 	case "fast":
-		return &natsFast{nc: nc, js: js, flow: spec.Batch, window: spec.InFlight - spec.Batch}, nil
+		flow, acks := fastFlow(spec.Batch, spec.InFlight)
+		return &natsFast{nc: nc, js: js, flow: flow, acks: acks}, nil
 	case "atomic":
 		return &natsAtomic{nc: nc, js: js, size: min(spec.Batch, spec.InFlight)}, nil
 	}
 	return nil, fmt.Errorf("JetStream has no client %q", spec.Client)
+}
+
+// fastFlow says after how many messages there is an acknowledgement, and how many of these may be outstanding: as much as the sender may
+// have in flight, but less than all of that, as it is told of acknowledgements only when it calls. The library has two outstanding at least.
+func fastFlow(batch, inFlight int) (flow, acks int) {
+	flow = min(batch, (inFlight-1)/2)
+	return flow, (inFlight - 1) / flow
 }
 
 // natsRaw gives each call in flight a reply subject of its own.
@@ -270,9 +278,9 @@ func (p *natsAsync) Close() error {
 // natsFast publishes in batches that are acknowledged by their flow. Only the sender's goroutine calls it, and is told of
 // acknowledgements when it calls.
 type natsFast struct {
-	nc           *nats.Conn
-	js           jetstream.JetStream
-	flow, window int // messages to an acknowledgement, and at most without one: less than the sender has in flight, or nobody calls
+	nc         *nats.Conn
+	js         jetstream.JetStream
+	flow, acks int // fastFlow
 
 	batch   jetstreamext.FastPublisher // nil between batches
 	waiting []func(client.Ack, error)
@@ -283,7 +291,7 @@ func (p *natsFast) PublishAsync(_ context.Context, m client.Message, done func(c
 	if p.batch == nil {
 		p.first = 1
 		if p.batch, err = jetstreamext.NewFastPublisher(p.js, jetstreamext.FastPublishFlowControl{
-			Flow: uint16(p.flow), MaxOutstandingAcks: uint16(max(2, p.window/p.flow)), AckTimeout: 30 * time.Second}); err != nil {
+			Flow: uint16(p.flow), MaxOutstandingAcks: uint16(p.acks), AckTimeout: 30 * time.Second}); err != nil {
 			return err
 		}
 	}

@@ -372,6 +372,23 @@ func TestRedisTransactions(t *testing.T) {
 	_ = here.Close()
 }
 
+// A sender that is told of acknowledgements when it calls must not have all in flight that it may, or it never calls again.
+func TestFastFlow(t *testing.T) {
+	for _, c := range slices.Concat(r1, also) {
+		for _, row := range c.rows() {
+			if row.Spec.Kind != publish || row.Spec.Batch < 2 {
+				continue
+			}
+			for _, s := range []Spec{row.Spec, bulkOf(row.Spec)} {
+				flow, acks := fastFlow(s.Batch, s.InFlight)
+				if flow < 1 || flow > s.Batch || acks < 2 || flow*acks >= s.InFlight || flow*acks < s.InFlight/2 {
+					t.Errorf("%s, %d in flight: %d acknowledgements of %d", row.Name, s.InFlight, acks, flow)
+				}
+			}
+		}
+	}
+}
+
 // Who reads faster than it may waits; how long is for the clock to say.
 func TestPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
