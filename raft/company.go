@@ -28,8 +28,8 @@ const (
 	mostRest     = 63
 )
 
-// tookLocked takes how long an entry took, from seal to apply, into the average. One that took four times as long as the others did
-// not show what entries take but that the disk stood still, or that there was no leader; it counts as so much and no more.
+// tookLocked takes how long an entry took, from seal to apply, into the average. One that took more than four times
+// as long shows that the disk stood still, or that there was no leader, and not what entries take: it counts as so much.
 func (p *Partition) tookLocked(d time.Duration) {
 	p.latency += (min(d, 4*p.latency+time.Millisecond) - p.latency) / 8
 }

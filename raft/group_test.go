@@ -57,9 +57,7 @@ func TestALoneVoterLeadsAtOnce(t *testing.T) {
 	n.open()
 	for range 2 { // empty, and restarted
 		began := time.Now()
-		g, _, err := n.startGroup()
-		must(t, err)
-		wait(t, g.Leading(), "leadership")
+		g, _ := n.leader()
 		took := time.Since(began)
 		if took > time.Second {
 			t.Fatalf("it took %s", took)
@@ -94,9 +92,7 @@ func BenchmarkLoneVoterLeads(b *testing.B) {
 func TestProposeAppliesAndAnswers(t *testing.T) {
 	n := newNode(t)
 	n.open()
-	g, m, err := n.startGroup()
-	must(t, err)
-	wait(t, g.Leading(), "leadership")
+	g, m := n.leader()
 	var futures []Future
 	for i := range 100 {
 		futures = append(futures, g.Propose(fmt.Appendf(nil, "command %d", i)))
@@ -108,7 +104,7 @@ func TestProposeAppliesAndAnswers(t *testing.T) {
 			t.Fatalf("command %d answered %v", i, v)
 		}
 	}
-	_, err = g.Propose(nil).Wait()
+	_, err := g.Propose(nil).Wait()
 	wantErr(t, err, ErrTooLarge)
 	g.Stop()
 	if len(m.applied) != 100 || m.applied[99] != "command 99" {
@@ -122,9 +118,7 @@ func TestProposeAppliesAndAnswers(t *testing.T) {
 		t.Fatalf("the log ends at offset %d", end)
 	}
 	// A clean stop leaves a snapshot of everything: the next start replays nothing.
-	g, m, err = n.startGroup()
-	must(t, err)
-	wait(t, g.Leading(), "leadership")
+	g, m = n.leader()
 	g.Stop()
 	if len(m.applied) != 100 || len(m.restored) != 2 {
 		t.Fatalf("restored %d times, %d commands", len(m.restored), len(m.applied))
@@ -134,9 +128,7 @@ func TestProposeAppliesAndAnswers(t *testing.T) {
 func TestARestartReplaysOnlyAboveTheSnapshot(t *testing.T) {
 	n := newNode(t)
 	n.open()
-	g, _, err := n.startGroup()
-	must(t, err)
-	wait(t, g.Leading(), "leadership")
+	g, _ := n.leader()
 	propose := func(g *Group, from, to int) {
 		for i := from; i < to; i++ {
 			_, err := g.Propose(fmt.Appendf(nil, "%d", i)).Wait()
@@ -150,9 +142,7 @@ func TestARestartReplaysOnlyAboveTheSnapshot(t *testing.T) {
 	g.Stop()
 
 	killed.open()
-	g, m, err := killed.startGroup()
-	must(t, err)
-	wait(t, g.Leading(), "leadership")
+	g, m := killed.leader()
 	g.Stop()
 	if len(m.applied) != 15 || m.applied[14] != "14" {
 		t.Fatalf("applied %q", m.applied)
@@ -175,9 +165,7 @@ func TestBootstrapCanBeDoneAgainAfterACrash(t *testing.T) {
 	n := newNode(t)
 	n.open()
 	must(t, n.group().SetUint64([]byte(keyCurrentTerm), 1)) // and then the power failed
-	g, _, err := n.startGroup()
-	must(t, err)
-	wait(t, g.Leading(), "leadership")
+	g, _ := n.leader()
 	g.Stop()
 }
 
@@ -192,10 +180,8 @@ func TestAGroupThatLostSomethingDoesNotStart(t *testing.T) {
 	prepared := func(t *testing.T) *testNode {
 		n := newNode(t)
 		n.open()
-		g, _, err := n.startGroup()
-		must(t, err)
-		wait(t, g.Leading(), "leadership")
-		_, err = g.Propose([]byte("x")).Wait()
+		g, _ := n.leader()
+		_, err := g.Propose([]byte("x")).Wait()
 		must(t, err)
 		g.Stop()
 		n.close()
@@ -238,10 +224,8 @@ func TestAGroupThatLostSomethingDoesNotStart(t *testing.T) {
 func TestAFailedWriteEndsTheGroup(t *testing.T) {
 	n := newNode(t)
 	n.open()
-	g, m, err := n.startGroup()
-	must(t, err)
-	wait(t, g.Leading(), "leadership")
-	_, err = g.Propose([]byte("before")).Wait()
+	g, m := n.leader()
+	_, err := g.Propose([]byte("before")).Wait()
 	must(t, err)
 	n.fs.breakSync()
 	_, err = g.Propose([]byte("lost")).Wait()
@@ -279,10 +263,8 @@ func TestAFailedVoteEndsTheGroup(t *testing.T) {
 func TestAFailedSnapshotEndsTheGroup(t *testing.T) {
 	n := newNode(t)
 	n.open()
-	g, _, err := n.startGroup()
-	must(t, err)
-	wait(t, g.Leading(), "leadership")
-	_, err = g.Propose([]byte("x")).Wait()
+	g, _ := n.leader()
+	_, err := g.Propose([]byte("x")).Wait()
 	must(t, err)
 	n.fs.breakSync()
 	g.takeSnapshot(g.current())
@@ -294,10 +276,8 @@ func TestAFailedSnapshotEndsTheGroup(t *testing.T) {
 func TestAFailedGroupTakesNoSnapshot(t *testing.T) {
 	n := newNode(t)
 	n.open()
-	g, _, err := n.startGroup()
-	must(t, err)
-	wait(t, g.Leading(), "leadership")
-	_, err = g.Propose([]byte("x")).Wait()
+	g, _ := n.leader()
+	_, err := g.Propose([]byte("x")).Wait()
 	must(t, err)
 	g.fail(errDisk)
 	wantErr(t, <-n.fatal, errDisk)
@@ -314,9 +294,7 @@ func TestCompactDropsTheLogBelowTheSnapshotBefore(t *testing.T) {
 	n := newNode(t)
 	n.config = func(c *storage.Config) { c.SegmentBytes = 4 << 10 }
 	n.open()
-	g, _, err := n.startGroup(func(c *GroupConfig) { c.Compact = true })
-	must(t, err)
-	wait(t, g.Leading(), "leadership")
+	g, _ := n.leader(func(c *GroupConfig) { c.Compact = true })
 	fill := func() {
 		for range 20 {
 			_, err := g.Propose(bytes.Repeat([]byte("x"), 1000)).Wait()
@@ -332,9 +310,7 @@ func TestCompactDropsTheLogBelowTheSnapshotBefore(t *testing.T) {
 		t.Fatal("nothing was dropped")
 	}
 	g.Stop()
-	g, m, err := n.startGroup()
-	must(t, err)
-	wait(t, g.Leading(), "leadership")
+	g, m := n.leader()
 	g.Stop()
 	if len(m.applied) != 60 {
 		t.Fatalf("%d commands after a restart", len(m.applied))
@@ -345,11 +321,9 @@ func TestCompactDropsTheLogBelowTheSnapshotBefore(t *testing.T) {
 func TestRestartOfRaft(t *testing.T) {
 	n := newNode(t)
 	n.open()
-	g, m, err := n.startGroup()
-	must(t, err)
-	wait(t, g.Leading(), "leadership")
+	g, m := n.leader()
 	for range 3 {
-		_, err = g.Propose([]byte("x")).Wait()
+		_, err := g.Propose([]byte("x")).Wait()
 		must(t, err)
 		g.restart(g.current())
 		wait(t, g.Leading(), "leadership")

@@ -55,6 +55,15 @@ func (n *testNode) startGroup(change ...func(*GroupConfig)) (*Group, *recorder, 
 	return g, m, err
 }
 
+// leader starts a group of its own and waits until it leads.
+func (n *testNode) leader(change ...func(*GroupConfig)) (*Group, *recorder) {
+	n.tb.Helper()
+	g, m, err := n.startGroup(change...)
+	must(n.tb, err)
+	wait(n.tb, g.Leading(), "leadership")
+	return g, m
+}
+
 // follower starts server 2.1 of a group of two, led by 1.1 in term 1, and gives it the first two entries.
 func (n *testNode) follower(t *testing.T, change ...func(*GroupConfig)) (*Group, *recorder) {
 	t.Helper()

@@ -65,8 +65,11 @@ func (r *redisStreams) Prepare(context.Context, string, Spec) error { return nil
 // read by who calls.
 func (r *redisStreams) Publisher(ctx context.Context, address string, spec Spec) (bench.Publisher, error) {
 	c, err := dialRedis(ctx, address)
-	if err != nil || spec.InFlight == 1 {
-		return c, err
+	if err != nil {
+		return nil, err
+	}
+	if spec.InFlight == 1 {
+		return c, nil
 	}
 	if spec.Client == "multi" {
 		c.batch = spec.Batch
