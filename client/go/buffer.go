@@ -9,7 +9,6 @@ import (
 type buffer struct {
 	b     []byte
 	class int8 // of pools; -1: none
-	kept  bool // whoever was handed the frame took the buffer over
 }
 
 const (
@@ -28,7 +27,6 @@ func getBuffer(n int) *buffer {
 	if v := pools[class].Get(); v != nil {
 		buf := v.(*buffer)
 		buf.b = buf.b[:n]
-		buf.kept = false
 		return buf
 	}
 	return &buffer{b: make([]byte, n, 1<<class), class: int8(class)}

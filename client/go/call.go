@@ -31,7 +31,7 @@ func (k *call) frame(cn *conn, f wire.Frame, own *buffer) error {
 		return nil
 	}
 	if own != nil {
-		own.kept = true // and never freed: the answer is the caller's
+		cn.kept = true // and never freed: the answer is the caller's
 	} else {
 		f.Body = bytes.Clone(f.Body)
 	}

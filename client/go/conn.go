@@ -20,8 +20,8 @@ const defaultIdle = 30 * time.Second
 // handler is one conversation on a connection.
 type handler interface {
 	// frame takes a frame of the conversation, on the reader goroutine: it must not block. f is
-	// borrowed until it returns, unless own is there and it sets own.kept. An error is a breach
-	// of the protocol and closes the connection.
+	// borrowed until it returns, unless own is there and it sets cn.kept, which makes own its. An
+	// error is a breach of the protocol and closes the connection.
 	frame(cn *conn, f wire.Frame, own *buffer) error
 	// lost says that the connection is gone; neither frame nor a write happens any more.
 	lost(cn *conn, err error)
@@ -36,6 +36,7 @@ type conn struct {
 	welcome wire.Welcome
 	out     outbox
 	rd      frameReader
+	kept    bool // whoever was handed the last frame took its buffer over; only the reader goroutine looks
 
 	dead    chan struct{} // closed by the first fail
 	reads   atomic.Uint64 // counts reads that brought something
@@ -143,8 +144,9 @@ func (cn *conn) run(ended func()) error {
 	for {
 		f, own, err := cn.rd.next()
 		if err == nil {
+			cn.kept = false
 			err = cn.dispatch(f, own)
-			if own != nil && !own.kept {
+			if !cn.kept {
 				own.free()
 			}
 		}

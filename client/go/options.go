@@ -106,7 +106,8 @@ func WithName(name string) Option { return func(c *config) { c.name = name } }
 
 // WithoutIdempotence gives up the producer id by which nodes recognise what was sent again. What
 // is in flight when a connection is lost then fails with ErrUnknownOutcome, since sending it again
-// could store it twice.
+// could store it twice. And a batch that a node refuses for the moment, under overload say, is stored
+// behind those it took meanwhile: only with WithMaxInFlightBatches(1) is the order kept.
 func WithoutIdempotence() Option { return func(c *config) { c.idempotent = false } }
 
 // WithCompression compresses batches with zstd, each unless that would make it longer. They stay

@@ -77,9 +77,13 @@ func (c *Client) publish(ctx context.Context, m *Message, w *waiter, done func(A
 			return nil
 		}
 		c.budget.release(cost)
-		if !errors.Is(err, errGone) { // otherwise: a stream of another id may capture the subject by now
+		if !errors.Is(err, errGone) {
 			return err
 		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		// A stream of another id may capture the subject by now.
 	}
 }
 

@@ -464,6 +464,19 @@ func TestWithoutIdempotence(t *testing.T) {
 	}
 }
 
+// Of a stream that is forgotten meanwhile no route is left that would be followed for ever.
+func TestForgottenWhileAsked(t *testing.T) {
+	c := newNetwork(t, "a:1").connect("a:1")
+	c.topology.learn(topologyOf(orders(1)))
+	c.topology.forget(7)
+	if r := c.topology.add("orders.new", 7); r != nil {
+		t.Errorf("a route to a stream that is gone: %+v", r)
+	}
+	if r := c.topology.known("orders.new"); r != nil {
+		t.Errorf("known: %+v", r)
+	}
+}
+
 // The stream is deleted and another one captures the subject.
 func TestStreamReplaced(t *testing.T) {
 	_, c, p, corr := publishing(t)

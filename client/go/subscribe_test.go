@@ -175,9 +175,12 @@ func TestMidBatch(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := async(func() (*Subscription, error) { return c.Subscribe(t.Context(), "orders.>", tc.opt) })
+			if tc.name == "offset" {
+				p.metadata(orders(1))
+			}
 			corr, m := p.subscribe()
 			s := wait(t, r).value
-			if tc.name == "positions" && (m.Start.From != wire.FromFirst || fmt.Sprint(m.Positions) != "[{7 0 2}]") {
+			if m.Start.From != wire.FromFirst || fmt.Sprint(m.Positions) != "[{7 0 2}]" {
 				t.Errorf("SUBSCRIBE %+v", m)
 			}
 			p.send(recordsFrame(corr, 0, 0, 4, aBatch("0", "1", "2", "3")))
@@ -201,20 +204,24 @@ func TestIterateAgain(t *testing.T) {
 }
 
 // The default begins with what is published after the call, and keeps to that over a lost
-// connection before anything came.
-func TestFromNextAndLast(t *testing.T) {
+// connection before anything came. So does an offset, which is meant for the partition there was.
+func TestFromNextLastAndOffset(t *testing.T) {
 	for _, tc := range []struct {
-		opt  Start
-		want string
+		opt        Start
+		partitions int
+		from       wire.From
+		want       string
 	}{
-		{FromNext(), "[{7 0 10} {7 1 0}]"},
-		{FromLast(), "[{7 0 9} {7 1 0}]"},
+		{FromNext(), 2, wire.FromFirst, "[{7 0 10} {7 1 0}]"},
+		{FromLast(), 2, wire.FromFirst, "[{7 0 9} {7 1 0}]"},
+		{FromOffset(5), 1, wire.FromFirst, "[{7 0 5}]"},
+		{FromOffset(5), 2, wire.FromOffset, "[]"}, // for the node to refuse
 	} {
 		n := newNetwork(t, "a:1")
 		c := n.connect("a:1")
 		p := n.accept("a:1")
 		r := async(func() (*Subscription, error) { return c.Subscribe(t.Context(), "orders.>", tc.opt) })
-		s := orders(2)
+		s := orders(tc.partitions)
 		s.Partitions[0].HighWatermark = 10
 		if m := p.metadata(s); m.Select != wire.SelectFilter || m.Name != "orders.>" || m.Create {
 			t.Errorf("METADATA %+v", m)
@@ -222,7 +229,7 @@ func TestFromNextAndLast(t *testing.T) {
 		for range 2 {
 			_, m := p.subscribe()
 			slices.SortFunc(m.Positions, func(a, b wire.Position) int { return int(a.Partition) - int(b.Partition) })
-			if m.Start.From != wire.FromFirst || fmt.Sprint(m.Positions) != tc.want {
+			if m.Start.From != tc.from || fmt.Sprint(m.Positions) != tc.want {
 				t.Errorf("SUBSCRIBE %+v", m)
 			}
 			wait(t, r)
@@ -483,6 +490,49 @@ func TestSubscribeRefused(t *testing.T) {
 		t.Fatal(got.err)
 	}
 	p.next(wire.OpUnsub)
+}
+
+// keeper is a conversation that keeps the buffers it is handed, and gives them back at once.
+type keeper struct {
+	next chan *buffer // what the pool gives afterwards
+}
+
+func (k keeper) frame(cn *conn, f wire.Frame, own *buffer) error {
+	cn.kept = true
+	size := len(own.b)
+	own.free()
+	k.next <- getBuffer(size)
+	return nil
+}
+
+func (keeper) lost(*conn, error) {}
+
+// A buffer belongs to who keeps it, and when that one gives it back to who gets it next: never to two.
+func TestKeptBuffersAreGivenBackOnce(t *testing.T) {
+	n := newNetwork(t, "a:1")
+	c := n.connect("a:1")
+	p := n.accept("a:1")
+	cn, err := c.main(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := keeper{make(chan *buffer, 64)}
+	cn.mu.Lock()
+	corr, err := cn.openLocked(k)
+	cn.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame := recordsFrame(corr, 0, 0, 1, aBatch(strings.Repeat("x", 100_000)))
+	have := map[*buffer]bool{}
+	for range cap(k.next) {
+		p.send(frame)
+		own := wait(t, k.next)
+		if have[own] {
+			t.Fatal("two have the same buffer")
+		}
+		have[own] = true
+	}
 }
 
 func TestPositionsAsJSON(t *testing.T) {

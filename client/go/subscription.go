@@ -98,7 +98,8 @@ func (c *Client) Subscribe(ctx context.Context, filter string, opts ...Subscribe
 	for _, p := range cfg.positions {
 		s.beginAt(partitionKey{p.StreamID, p.Partition}, p.Stream, p.Offset)
 	}
-	if cfg.start.From == wire.FromNext || cfg.start.From == wire.FromLast {
+	switch cfg.start.From {
+	case wire.FromNext, wire.FromLast, wire.FromOffset:
 		if err := s.resolve(ctx); err != nil {
 			return nil, err
 		}
@@ -127,35 +128,53 @@ func (s *Subscription) beginAt(key partitionKey, stream string, offset uint64) {
 	s.positions.add(key, stream, offset)
 }
 
-// resolve turns FromNext and FromLast into offsets, once: a subscription that begins again after a
-// lost connection must not begin with what is next by then. Partitions that come later are
-// then read from their first record.
+// resolve turns FromNext, FromLast and FromOffset into offsets, once: a subscription that begins again after
+// a lost connection must not begin with what is next by then, and an offset is meant for the one partition
+// there is now. Partitions that come later are then read from their first record.
 func (s *Subscription) resolve(ctx context.Context) error {
 	top, err := s.c.metadata(ctx, wire.Metadata{Select: wire.SelectFilter, Name: s.filter})
 	if err != nil && !errors.Is(err, ErrUnknownStream) {
 		return err
 	}
-	last := s.start.From == wire.FromLast
+	start := s.start
 	s.start = wire.Start{From: wire.FromFirst}
 	if err != nil {
 		return nil // none yet
 	}
+	type place struct {
+		key    partitionKey
+		stream string
+		offset uint64
+	}
+	var begin []place // in those that no position was given for
+	partitions := 0
 	for i := range top.Streams {
 		info := &top.Streams[i]
 		if info.Bits&wire.StreamDeleted != 0 {
 			continue
 		}
+		partitions += len(info.Partitions)
 		for n, p := range info.Partitions {
 			key := partitionKey{info.ID, uint32(n)}
 			if _, given := s.received[key]; given {
 				continue
 			}
 			offset := p.HighWatermark
-			if last && offset > p.Start {
+			switch {
+			case start.From == wire.FromOffset:
+				offset = start.Value
+			case start.From == wire.FromLast && offset > p.Start:
 				offset--
 			}
-			s.beginAt(key, info.Name, offset)
+			begin = append(begin, place{key, info.Name, offset})
 		}
+	}
+	if start.From == wire.FromOffset && partitions > 1 && len(begin) > 0 {
+		s.start = start // an offset belongs to one: the node says so
+		return nil
+	}
+	for _, p := range begin {
+		s.beginAt(p.key, p.stream, p.offset)
 	}
 	return nil
 }
@@ -370,7 +389,7 @@ func (s *Subscription) records(b *subscriber, f wire.Frame, own *buffer) error {
 	}
 	it := item{size: int64(wire.HeaderBytes + len(f.Body))}
 	if own != nil {
-		own.kept = true
+		b.cn.kept = true
 		it.buf, it.body = own, f.Body
 	} else {
 		it.buf = getBuffer(len(f.Body))

@@ -162,6 +162,16 @@ func (t *topology) known(subject string) *route {
 	return nil
 }
 
+// add has a subject go to a stream, or gives nil if that is gone.
+func (t *topology) add(subject string, stream uint64) *route {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if st := t.streams[stream]; st != nil { // forgetting it takes its routes along: none may be added later
+		return t.addLocked(subject, st)
+	}
+	return nil
+}
+
 func (t *topology) addLocked(subject string, st *stream) *route {
 	if len(t.routes) >= maxRoutes {
 		clear(t.routes)
@@ -230,10 +240,8 @@ func (c *Client) route(ctx context.Context, subject string) (*route, error) {
 		return nil, err
 	}
 	for i := range top.Streams {
-		if st := c.topology.byID(top.Streams[i].ID); st != nil {
-			c.topology.mu.Lock()
-			defer c.topology.mu.Unlock()
-			return c.topology.addLocked(subject, st), nil
+		if r := c.topology.add(subject, top.Streams[i].ID); r != nil {
+			return r, nil
 		}
 	}
 	return nil, unknownStream("no stream captures subject %s; create one with CreateStream", strconv.Quote(subject))
