@@ -58,9 +58,12 @@ func StartGroup(cfg GroupConfig) (*Group, error) {
 		slots:   make(chan struct{}, cfg.MaxAppendEntries-reservedSlots),
 	}
 	g.logs = &logStore{
-		log: cfg.Log, rule: cfg.rule, commit: g.commitIndex, tolerant: cfg.alone(), rolled: g.snapshotSoon,
+		log: cfg.Log, rule: cfg.rule, commit: g.commitIndex, rolled: g.snapshotSoon,
 		applied: func() storage.Index { return storage.Index(g.fsm.applied.Load()) },
 		failed:  g.Failed, fail: g.fail, logger: g.logger,
+	}
+	if cfg.alone() {
+		g.logs.alone = g.loneConfiguration()
 	}
 	if cfg.Observer != nil {
 		g.logs.writes = new(writeTimes)
@@ -135,13 +138,17 @@ func (g *Group) bootstrap() error {
 		return err
 	}
 	return g.logs.StoreLog(&hraft.Log{
-		Index: 1, Term: 1, Type: hraft.LogConfiguration,
-		Data: hraft.EncodeConfiguration(hraft.Configuration{Servers: []hraft.Server{{
-			Suffrage: hraft.Voter,
-			ID:       hraft.ServerID(g.cfg.Server),
-			Address:  hraft.ServerAddress(g.cfg.Server),
-		}}}),
+		Index: 1, Term: 1, Type: hraft.LogConfiguration, Data: g.loneConfiguration(),
 	})
+}
+
+// loneConfiguration has this server as the only voter.
+func (g *Group) loneConfiguration() []byte {
+	return hraft.EncodeConfiguration(hraft.Configuration{Servers: []hraft.Server{{
+		Suffrage: hraft.Voter,
+		ID:       hraft.ServerID(g.cfg.Server),
+		Address:  hraft.ServerAddress(g.cfg.Server),
+	}}})
 }
 
 // Stop ends the group: what is in flight is answered, a snapshot is taken if raft has applied anything since

@@ -1,11 +1,13 @@
 package raft
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -96,6 +98,30 @@ func (n *testNode) copyTo() *testNode {
 	})
 	must(n.tb, err)
 	return c
+}
+
+// damage flips bytes on disk, from the middle of one entry's payload to that of another, or a single one.
+func (n *testNode) damage(from, to []byte) {
+	n.tb.Helper()
+	found := false
+	must(n.tb, filepath.WalkDir(n.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".seg") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		must(n.tb, err)
+		if first, last := bytes.Index(b, from), bytes.Index(b, to); first >= 0 && last >= 0 {
+			for i := first + len(from)/2; i <= last+len(to)/2; i++ {
+				b[i] ^= 1
+			}
+			found = true
+			must(n.tb, os.WriteFile(path, b, 0o600))
+		}
+		return nil
+	}))
+	if !found {
+		n.tb.Fatal("the entry was not found on disk")
+	}
 }
 
 // group returns the term and vote of group 1.

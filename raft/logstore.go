@@ -22,9 +22,10 @@ type logStore struct {
 	commit func() storage.Index // highest index known committed
 	// applied is the highest index handed to the machine: nothing up to it may be taken back.
 	applied func() storage.Index
-	// tolerant says that a damaged entry may pass for one without payload: on a node that has no peers, where no
-	// one has a better copy and no one is sent this one.
-	tolerant bool
+	// alone is the configuration that a group of a node without peers begins with and keeps; nil: it has peers. Where no
+	// one has a better copy and no one is sent this one, a damaged entry may pass for one without payload, and the first
+	// one for this configuration.
+	alone []byte
 	// fail ends the group: after a failed write nothing is known about what is on disk.
 	fail   func(error)
 	failed func() error
@@ -140,15 +141,19 @@ func (s *logStore) GetLog(index uint64, out *hraft.Log) error {
 
 // header returns an entry without its payload. Where no one else can have a copy, a damaged range passes for
 // commands without payload: the first holds all the offsets that are lost, the others none. There is no one to
-// disagree about it, and the offsets behind the damage stay what they were.
+// disagree about it, and the offsets behind the damage stay what they were. Entry 1 is a configuration, and there is one only
+// that it can be.
 func (s *logStore) header(i storage.Index) (storage.Entry, error) {
 	h, err := s.log.Header(i)
 	damage, ok := errors.AsType[*storage.CorruptError](err)
-	if !ok || !s.tolerant {
+	if !ok || s.alone == nil {
 		return h, err
 	}
-	h = storage.Entry{Index: i, Type: uint8(hraft.LogCommand), Base: damage.End}
-	if i == damage.FirstIndex {
+	if i == 1 {
+		return storage.Entry{Index: 1, Term: 1, Type: uint8(hraft.LogConfiguration), Base: damage.Start, Payload: s.alone}, nil
+	}
+	h = storage.Entry{Index: i, Term: 1, Type: uint8(hraft.LogCommand), Base: damage.End}
+	if i == max(damage.FirstIndex, 2) {
 		h.Base, h.Records = damage.Start, uint32(damage.End-damage.Start)
 	}
 	if b := s.log.Bounds(); i == b.Last {

@@ -275,6 +275,17 @@ func (p *Partition) Producers() int {
 	return len(p.state.table.producers)
 }
 
+// HighestProducer is the highest producer id that has ever published here, as far as is known; 0: none has.
+func (p *Partition) HighestProducer() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	highest := p.state.table.expired
+	for id := range p.state.table.producers {
+		highest = max(highest, id)
+	}
+	return highest
+}
+
 // Close stops taking batches, waits until those taken are answered, and stops the group. The log stays open.
 func (p *Partition) Close() {
 	p.mu.Lock()

@@ -1,11 +1,8 @@
 package raft
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -588,24 +585,7 @@ func TestDamageAboveTheSnapshotIsPassedOver(t *testing.T) {
 	}
 	killed := n.copyKilled()
 	p.Close()
-	// Flip a byte of the fifth batch.
-	damaged := false
-	must(t, filepath.WalkDir(killed.dir, func(path string, d os.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(path, ".seg") {
-			return err
-		}
-		b, err := os.ReadFile(path)
-		must(t, err)
-		if at := bytes.Index(b, batch(1, 4, 500)); at >= 0 {
-			b[at+100] ^= 1
-			damaged = true
-			must(t, os.WriteFile(path, b, 0o600))
-		}
-		return nil
-	}))
-	if !damaged {
-		t.Fatal("the batch was not found on disk")
-	}
+	killed.damage(batch(1, 4, 500), batch(1, 4, 500))
 	killed.open()
 	q := killed.partition().lead()
 	if q.HighWatermark() != 10 {
@@ -633,6 +613,43 @@ func TestDamageAboveTheSnapshotIsPassedOver(t *testing.T) {
 		t.Fatalf("the damage is said to be %+v", bad)
 	}
 	q.Close()
+}
+
+// The first entry is a configuration, and a group without peers has had no other: it starts, and nothing that can be read is lost.
+func TestDamagedConfiguration(t *testing.T) {
+	for name, damaged := range map[string]uint64{"alone": 0, "with what follows": 2} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			n.open()
+			p := n.partition().lead()
+			for i := range uint64(10) {
+				must(t, p.publish(&Pending{Producer: 1, Sequence: i, Count: 1}, batch(1, i, 500)).Err)
+			}
+			killed := n.copyKilled()
+			last := p.group.loneConfiguration()
+			if damaged > 0 {
+				last = batch(1, damaged-1, 500)
+			}
+			killed.damage(p.group.loneConfiguration(), last)
+			p.Close()
+			killed.open()
+			q := killed.partition().lead()
+			defer q.Close()
+			if q.HighWatermark() != 10 {
+				t.Errorf("high watermark %d", q.HighWatermark())
+			}
+			pend := q.publish(&Pending{Producer: 1, Sequence: 10, Count: 1}, batch(1, 10, 500))
+			if pend.Err != nil || pend.Offset != 10 {
+				t.Errorf("%+v", pend)
+			}
+			r := q.Reader(storage.Offset(damaged))
+			defer r.Close()
+			entries, err := r.Next(q.HighWatermark(), 1<<20)
+			if err != nil || len(entries) == 0 || entries[0].Base != storage.Offset(damaged) {
+				t.Errorf("behind the damage: %v, %v", entries, err)
+			}
+		})
+	}
 }
 
 func TestPartitionConfig(t *testing.T) {
