@@ -13,6 +13,7 @@ import (
 
 	"github.com/tidewire/tidewire/internal/explain"
 	"github.com/tidewire/tidewire/proto/wire"
+	"github.com/tidewire/tidewire/storage"
 )
 
 // What ends a node that has lost its disk.
@@ -69,6 +70,15 @@ func (s *space) took(bytes int64) {
 		s.full.Store(true) // until the disk has been looked at
 	}
 }
+
+// diskObserver counts what logs are about to take of the disk ahead of publishes, as hundreds of partitions may do in one moment.
+type diskObserver struct {
+	storage.Observer
+	space *space
+}
+
+// Grew implements storage.Observer.
+func (o diskObserver) Grew(bytes int64) { o.space.took(bytes) }
 
 // Reserve implements storage.Space: spares come after publishes, so as much as is kept free has to be left.
 func (s *space) Reserve(bytes int64) bool {

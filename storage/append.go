@@ -179,6 +179,9 @@ func (l *Log) grow(s *segment, from, end int64) error {
 
 // zero writes zeros from where what is ready of s ends up to end.
 func (l *Log) zero(s *segment, end int64) error {
+	if l.cfg.Observer != nil && end > s.ready {
+		l.cfg.Observer.Grew(end - s.ready)
+	}
 	if err := writeZeros(s.file, s.ready, end); err != nil {
 		return err
 	}

@@ -3,7 +3,8 @@ package storage
 import "sync/atomic"
 
 // Memory is a node-wide budget for the hot tails of its logs. It refuses nobody: a log that appends while the node is
-// over budget drops its own oldest entries until the node is within it again or the log holds none.
+// over budget drops its own oldest entries until the node is within it again or the log holds none. Those that do not append
+// keep theirs until they are told to Cool.
 type Memory struct {
 	limit atomic.Int64
 	used  atomic.Int64
@@ -37,6 +38,9 @@ func (m *Memory) add(n int64) {
 }
 
 func (m *Memory) over() bool { return m != nil && m.used.Load() > m.limit.Load() }
+
+// crowded reports whether more than half of the budget is in use.
+func (m *Memory) crowded() bool { return m != nil && m.used.Load() > m.limit.Load()/2 }
 
 // SyncLimit bounds how many syncs run at once on a node. Without it a hundred busy partitions make a hundred blocked
 // threads, and the slowest sync gets slower with each.

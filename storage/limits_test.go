@@ -104,6 +104,42 @@ func TestMemoryBudget(t *testing.T) {
 	}
 }
 
+// Logs that take nothing any more leave the budget to the others, once it is short.
+func TestIdleLogsCool(t *testing.T) {
+	memory := storage.NewMemory(10_000)
+	with := func(c *storage.Config) { c.Memory = memory }
+	idle, _ := openMem(t, with)
+	busy, _ := openMem(t, with)
+	hot := func(l *storage.Log, offset storage.Offset) bool {
+		es, err := l.Reader(offset).NextHot(offset+1, 1)
+		return err == nil && len(es) == 1
+	}
+	put(t, idle, 4, 1000)
+	for range 3 { // there is room for all
+		idle.Cool()
+	}
+	if !hot(idle, 0) {
+		t.Error("a hot tail was let go of though the memory is there")
+	}
+	put(t, idle, 5, 1000)
+	put(t, busy, 2, 1000)
+	if hot(busy, 0) {
+		t.Error("the budget is not used up")
+	}
+	idle.Cool() // has taken entries since the last time
+	if !hot(idle, 8) {
+		t.Error("a log that was in use was told to cool")
+	}
+	idle.Cool()
+	if hot(idle, 8) {
+		t.Error("an idle log keeps what others need")
+	}
+	put(t, busy, 5, 1000)
+	if !hot(busy, 3) {
+		t.Error("the log in use has not got the memory")
+	}
+}
+
 func TestHotBytes(t *testing.T) {
 	l, _ := openMem(t, func(c *storage.Config) { c.HotBytes = 5000 })
 	put(t, l, 20, 900)

@@ -54,6 +54,7 @@ type Log struct {
 	start      Offset
 	commit     Index
 	hot        hotTail
+	cooled     Index // where tail stood when Cool was last called
 	snapshots  []SnapshotInfo
 	generation uint64 // counts suffix truncations and resets: a reader's place in a file is void then
 
@@ -93,6 +94,17 @@ func (l *Log) Bounds() Bounds {
 		b.Bytes += l.tail.position
 	}
 	return b
+}
+
+// Cool lets go of the hot tail of a log that has taken nothing since it was last called, when half of what the hot tails of the node
+// may hold is in use: the memory is for logs that are.
+func (l *Log) Cool() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.tail.index == l.cooled && l.hot.memory.crowded() {
+		l.hot.clear()
+	}
+	l.cooled = l.tail.index
 }
 
 // countSealedLocked counts l.sealed anew after the segments changed.

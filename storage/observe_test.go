@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -8,7 +10,7 @@ import (
 // tally is an Observer that counts.
 type tally struct {
 	entries, writes int
-	bytes           int64
+	bytes, grew     int64
 	negative        bool
 }
 
@@ -19,9 +21,12 @@ func (c *tally) Appended(entries int, bytes int64, sync time.Duration) {
 	c.negative = c.negative || sync < 0
 }
 
+func (c *tally) Grew(bytes int64) { c.grew += bytes }
+
 // An observer is told of what became durable, in as many writes as there were, and of nothing that was refused.
 func TestObserver(t *testing.T) {
-	base, err := OSFS(t.TempDir())
+	dir := t.TempDir()
+	base, err := OSFS(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,5 +53,20 @@ func TestObserver(t *testing.T) {
 	b := l.Bounds()
 	if want := b.Bytes - int64(b.Segments)*headerBytes; c.entries != 4 || c.bytes != want || c.negative {
 		t.Errorf("%d entries and %d bytes, want 4 and %d, what the log holds", c.entries, c.bytes, want)
+	}
+	size := int64(0)
+	files, err := filepath.Glob(filepath.Join(dir, "1", "*.seg"))
+	if err != nil || len(files) != b.Segments {
+		t.Fatalf("files %v, %v", files, err)
+	}
+	for _, name := range files {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size += info.Size()
+	}
+	if c.grew == 0 || c.grew > size {
+		t.Errorf("said to grow by %d bytes, the files have %d", c.grew, size)
 	}
 }

@@ -159,6 +159,9 @@ func (o *storageObserver) Appended(entries int, bytes int64, sync time.Duration)
 	o.synced.observe(int64(sync))
 }
 
+// Grew implements storage.Observer.
+func (o *storageObserver) Grew(int64) {}
+
 // Partition observes one partition of a stream.
 func (m *Metrics) Partition(s *Stream) raft.Observer { return &partitionObserver{m, s} }
 
