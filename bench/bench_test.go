@@ -192,7 +192,7 @@ func TestReplayPassesOverWhatIsNotSelected(t *testing.T) {
 	if _, err := c.CreateStream(t.Context(), client.StreamConfig{Name: "s"}); err != nil {
 		t.Fatal(err)
 	}
-	for _, subject := range []string{"s.a", "s.b", "s.b", "s.a", "s.a"} {
+	for _, subject := range []string{"s.a", "s.b", "s.b", "s.a", "s.a", "s.b", "s.b"} {
 		if _, err := c.Publish(t.Context(), client.Message{Subject: subject}); err != nil {
 			t.Fatal(err)
 		}
@@ -200,6 +200,9 @@ func TestReplayPassesOverWhatIsNotSelected(t *testing.T) {
 	r, err := Replay(t.Context(), ReplayConfig{Server: addr, Filter: "s.a"})
 	if err != nil || r.Gaps != 2 || r.Records != 3 {
 		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := Replay(t.Context(), ReplayConfig{Server: addr, Filter: "s.c"}); err == nil || !strings.Contains(err.Error(), "no records are stored under s.c") {
+		t.Errorf("a filter that selects nothing: %v", err)
 	}
 }
 

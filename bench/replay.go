@@ -75,9 +75,9 @@ func Replay(ctx context.Context, cfg ReplayConfig) (*Result, error) {
 // replay is what a replay expects.
 type replay struct {
 	next map[partition]uint64 // offset of the next record
-	end  map[partition]uint64
-	all  bool // the filter selects all of the streams: offsets have no gaps
-	left int  // partitions that have not reached their end
+	end  map[partition]uint64 // behind the last record that the filter selects
+	all  bool                 // the filter selects all of the streams: offsets have no gaps
+	left int                  // partitions that have not reached their end
 }
 
 func plan(ctx context.Context, c *client.Client, filter string) (*replay, error) {
@@ -93,11 +93,17 @@ func plan(ctx context.Context, c *client.Client, filter string) (*replay, error)
 		if st.Deleted || !slices.ContainsFunc(st.Subjects, func(s string) bool { return wire.Overlap(s, filter) }) {
 			continue
 		}
-		p.all = p.all && (filter == ">" || slices.Equal(st.Subjects, []string{filter}))
+		whole := filter == ">" || slices.Equal(st.Subjects, []string{filter})
+		p.all = p.all && whole
 		for _, part := range st.Partitions {
-			key := partition{st.ID, part.Number}
-			if part.HighWatermark > part.LogStart {
-				p.next[key], p.end[key] = part.LogStart, part.HighWatermark
+			end := part.HighWatermark
+			if !whole {
+				if end, err = selectedEnd(ctx, c, st.Name, part, filter); err != nil {
+					return nil, err
+				}
+			}
+			if key := (partition{st.ID, part.Number}); end > part.LogStart {
+				p.next[key], p.end[key] = part.LogStart, end
 				p.left++
 			}
 		}
@@ -106,6 +112,36 @@ func plan(ctx context.Context, c *client.Client, filter string) (*replay, error)
 		return nil, fmt.Errorf("no records are stored under %s: publish some first, with tidewire bench pub", filter)
 	}
 	return p, nil
+}
+
+// selectedEnd gives the offset behind the last record of a partition that the filter selects, or the log start if it selects none.
+// It looks from the end backwards, further each time.
+func selectedEnd(ctx context.Context, c *client.Client, stream string, part client.Partition, filter string) (uint64, error) {
+	stretch := uint64(1) // mostly the last record is one
+	for end := part.HighWatermark; end > part.LogStart; stretch *= 16 {
+		begin := max(part.LogStart, end-min(stretch, end))
+		last := uint64(0)
+		for next := begin; next < end; {
+			got, err := c.Fetch(ctx, stream, part.Number, client.FromOffset(next))
+			if err != nil {
+				return 0, err
+			}
+			for i := range got.Records {
+				if r := &got.Records[i]; r.Offset < end && wire.Match(filter, r.Subject) {
+					last = r.Offset + 1
+				}
+			}
+			if got.Next <= next {
+				break
+			}
+			next = got.Next
+		}
+		if last > 0 {
+			return last, nil
+		}
+		end = begin
+	}
+	return part.LogStart, nil
 }
 
 // read counts records until every partition has reached its end.
