@@ -489,8 +489,69 @@ func TestSubscribeResumesAtPositions(t *testing.T) {
 	}
 	p.send(wire.AppendEmpty(nil, wire.OpUnsub, sub))
 	p.recv(wire.OpOK)
-	p.send((&wire.Subscribe{Filter: "s", Credit: 1, Start: wire.Start{From: wire.FromOffset, Value: 3}}).AppendTo(nil, p.next()))
-	p.recvError(wire.CodeUnsupported)
+	gone := wire.Position{Stream: st.ID + 1, Offset: 4} // of a stream that was deleted, say
+	for _, positions := range [][]wire.Position{nil, {{Stream: st.ID, Offset: 4}, gone}} {
+		p.send((&wire.Subscribe{Filter: "s", Credit: 1, Start: wire.Start{From: wire.FromOffset, Value: 3}, Positions: positions}).AppendTo(nil, p.next()))
+		p.recvError(wire.CodeUnsupported)
+	}
+}
+
+// Of positions that the filter does not meet, however many, a bounded number is remembered.
+func TestPositionsAreBounded(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	st := p.streamOf("s")
+	p.fill(st, 0, values("s", 10, "%d"))
+	q := wire.Subscribe{Filter: "s", Credit: 1 << 20}
+	for i := range uint64(100_000) {
+		q.Positions = append(q.Positions, wire.Position{Stream: st.ID + 1 + i, Offset: 4})
+	}
+	q.Positions = append(q.Positions, wire.Position{Stream: st.ID, Offset: 4}, wire.Position{Stream: st.ID, Offset: 7})
+	p.subscribe(q)
+	if h, _ := records(t, p.recv(wire.OpRecords)); h.First != 7 || h.Next != 10 {
+		t.Errorf("%+v", h)
+	}
+	onSession(n, func(s *session) {
+		if s.left != mostLeft {
+			t.Errorf("%d positions are remembered", s.left)
+		}
+	})
+}
+
+// Many cursors that wait for the same partition end in any order, and those that are left are woken.
+func TestManyWaitForOne(t *testing.T) {
+	const count = 100
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	st := p.streamOf("s")
+	var subs []uint32
+	for range count {
+		subs = append(subs, p.subscribe(wire.Subscribe{Filter: "s", Start: wire.Start{From: wire.FromNext}, Credit: 1 << 16}))
+	}
+	for i := range count - 10 { // from both ends
+		corr := subs[0]
+		if subs = subs[1:]; i%2 == 1 {
+			corr, subs = subs[len(subs)-1], append([]uint32{corr}, subs[:len(subs)-1]...)
+		}
+		p.send(wire.AppendEmpty(nil, wire.OpUnsub, corr))
+		p.recv(wire.OpOK)
+	}
+	part := n.partitions.all()[partKey{st.ID, 0}]
+	waiting := 0
+	n.everyLoop(func(l *loop) { waiting += len(part.watches[l.index].cursors) })
+	if waiting != len(subs) {
+		t.Errorf("%d wait, of %d that are left", waiting, len(subs))
+	}
+	q := connect(t, n)
+	q.fill(st, 0, values("s", 1, "%d"))
+	told := map[uint32]bool{}
+	for len(told) < len(subs) {
+		f := p.recv(wire.OpRecords)
+		if told[f.Corr] || !slices.Contains(subs, f.Corr) {
+			t.Fatalf("RECORDS on %d, of %v", f.Corr, subs)
+		}
+		told[f.Corr] = true
+	}
 }
 
 func TestColdReads(t *testing.T) {

@@ -63,6 +63,7 @@ type cursor struct {
 	after   uint64 // next, once the frame that is being built is sent
 	pending bool   // frame waits for credit
 	gaveWay bool   // feed will be called
+	seat    int    // in watch.cursors, while it waits there
 
 	// The reader goroutine's while it has the cursor (state cursorReading).
 	reader  *storage.Reader

@@ -24,8 +24,9 @@ func (n *Node) keep() {
 	clock.note = n.data.writeClock
 	clock.start(noted, n.config().DeleteGrace)
 	var idle idleMemory
-	for first := true; ; first = false {
+	for {
 		n.startMissing()
+		n.coolLogs()
 		now, settle := clock.look(), n.config().ClockSettle
 		n.retain(now, clock.trusted(settle))
 		if clock.trusted(max(settle, n.config().DeleteGrace)) {
@@ -35,9 +36,6 @@ func (n *Node) keep() {
 		idle.look()
 		select {
 		case <-tick.C:
-			if first { // by now purges that a crash had interrupted are done
-				n.reportStrays()
-			}
 		case <-n.reconfigured:
 			tick.Reset(n.config().KeepInterval)
 		case <-n.ctx.Done():
@@ -58,6 +56,13 @@ func (n *Node) startMissing() {
 		if err != nil && n.ctx.Err() == nil && !errors.Is(err, cluster.ErrUnknownStream) {
 			n.log.Error("a stream does not start", zap.String("stream", st.Name), zap.Error(err))
 		}
+	}
+}
+
+// coolLogs has logs that nobody appends to leave the memory for hot tails to those that are in use.
+func (n *Node) coolLogs() {
+	for _, p := range n.partitions.all() {
+		p.raft.Log().Cool()
 	}
 }
 
@@ -94,9 +99,15 @@ func (n *Node) purgeDeleted(now time.Time) {
 	}
 }
 
-// streamChanged is called by the catalog's state machine, also for what it applies again at
-// start. It must not block. A node that is closing stops everything anyway, and takes no more of this.
+// streamChanged is called by the catalog's state machine, also for what it applies again at start, before there is anything
+// to change. It must not block. A node that is closing stops everything anyway, and takes no more of this: what it has not
+// purged by then it does at the next start.
 func (n *Node) streamChanged(st *cluster.Stream, gone bool) {
+	select {
+	case <-n.catalogOpen:
+	default:
+		return
+	}
 	all := n.partitions.all()
 	if st.Deleted == 0 {
 		if len(all) > 0 {

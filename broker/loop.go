@@ -270,17 +270,16 @@ func (l *loop) news(m *mailbox) {
 
 // enqueued has the partition's batches go to Raft when this round ends, all in one entry.
 func (l *loop) enqueued(p *partition) {
-	for _, other := range l.filled {
-		if other == p {
-			return
-		}
+	if w := p.watches[l.index]; !w.filled {
+		w.filled = true
+		l.filled = append(l.filled, p)
 	}
-	l.filled = append(l.filled, p)
 }
 
 // flush sends on what this round enqueued, and writes what its sessions have to say, one write each.
 func (l *loop) flush() {
 	for i, p := range l.filled {
+		p.watches[l.index].filled = false
 		p.raft.Flush()
 		l.filled[i] = nil
 	}

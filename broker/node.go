@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -186,7 +186,16 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	close(n.catalogOpen)
-	return n.startAll(ctx)
+	if err := n.startAll(ctx); err != nil {
+		return err
+	}
+	if err := n.skipNumbers(ctx); err != nil {
+		return err
+	}
+	for _, st := range n.catalog.State().Purged { // when the node was stopped or killed meanwhile
+		n.requests.Go(func() { n.stopStream(st, true) })
+	}
+	return nil
 }
 
 // serveHTTP starts the servers behind what the client port hands over.
@@ -416,22 +425,41 @@ func (n *Node) close() error {
 	return errors.Join(errs...)
 }
 
-// reportStrays warns of partitions on disk that the catalog does not know. They are never
-// deleted: the catalog may be what is wrong.
-func (n *Node) reportStrays() {
+// skipNumbers has the catalog give out no number that is in use already: one that was put back from a copy, or has lost its end, would
+// give a new stream the log of another, and a new producer the id of another. Partitions on disk that the catalog does not know are
+// told of. They are never deleted: the catalog may be what is wrong.
+func (n *Node) skipNumbers(ctx context.Context) error {
 	names, err := n.data.fs.List("partitions")
-	if err != nil {
-		return
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	var known []string
-	for _, st := range n.catalog.State().Streams {
-		for _, p := range st.Partitions {
-			known = append(known, strconv.FormatUint(p.Group, 10))
+	state := n.catalog.State()
+	known := make(map[uint64]bool)
+	for _, streams := range []map[uint64]*cluster.Stream{state.Streams, state.Purged} {
+		for _, st := range streams {
+			for _, p := range st.Partitions {
+				known[p.Group] = true
+			}
 		}
 	}
+	group := uint64(cluster.CatalogGroup)
 	for _, name := range names {
-		if !slices.Contains(known, name) {
+		g, err := strconv.ParseUint(name, 10, 63)
+		if err == nil {
+			group = max(group, g)
+		}
+		if err != nil || !known[g] {
 			n.log.Warn("a partition on disk that the catalog does not know; it is left alone", zap.String("directory", "partitions/"+name))
 		}
 	}
+	producer := uint64(0)
+	for _, p := range n.partitions.all() {
+		producer = max(producer, p.raft.HighestProducer())
+	}
+	if group >= state.NextGroup || producer >= state.NextProducer {
+		n.log.Warn("the catalog is older than the data: streams that were made since are not known, and their numbers are not used again",
+			zap.Uint64("next_group", state.NextGroup), zap.Uint64("highest_group", group),
+			zap.Uint64("next_producer", state.NextProducer), zap.Uint64("highest_producer", producer))
+	}
+	return n.catalog.Skip(ctx, group, producer)
 }

@@ -222,6 +222,49 @@ func TestStraysAreLeftAlone(t *testing.T) {
 	}
 }
 
+// A catalog put back from a copy does not know what was made since. That stays on disk, and nothing that is made then has its numbers.
+func TestOlderCatalog(t *testing.T) {
+	dir := t.TempDir()
+	n := startNode(t, dir)
+	p := connect(t, n)
+	a := p.streamOf("a")
+	stopNode(t, n)
+	copied := filepath.Join(t.TempDir(), "catalog")
+	if err := os.CopyFS(copied, os.DirFS(filepath.Join(dir, "catalog"))); err != nil {
+		t.Fatal(err)
+	}
+	n = startNode(t, dir)
+	p = connect(t, n)
+	corr, opened := p.open(a, idempotent)
+	p.send(wire.AppendPublish(nil, corr, batch(t, 0, values("a", 1, "%d")...)))
+	p.acks(corr, 0, 1)
+	x := p.streamOf("x")
+	p.fill(x, 0, values("x", 3, "%d"))
+	lost := n.catalog.State().Stream("x").Partitions[0].Group
+	stopNode(t, n)
+	if err := os.RemoveAll(filepath.Join(dir, "catalog")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(filepath.Join(dir, "catalog"), os.DirFS(copied)); err != nil {
+		t.Fatal(err)
+	}
+	n = startNode(t, dir)
+	p = connect(t, n)
+	y := p.streamOf("y")
+	if y.ID == x.ID || y.Partitions[0].HighWatermark != 0 {
+		t.Errorf("a new stream after a lost one %+v: %+v", x, y)
+	}
+	if _, again := p.open(a, idempotent); again.Producer == opened.Producer {
+		t.Errorf("two producers have id %d", again.Producer)
+	}
+	p.send((&wire.DeleteStream{Name: "y", Purge: true}).AppendTo(nil, p.next()))
+	p.recv(wire.OpOK)
+	until(t, "the new stream is removed", func() bool { return len(n.catalog.State().Purged) == 0 })
+	if !n.data.exists(partitionDir(lost)) {
+		t.Error("what the catalog had forgotten was removed with another stream")
+	}
+}
+
 // Deleting is soft: the data stay until they are purged, and purging removes no other's.
 func TestDeleteAndPurge(t *testing.T) {
 	dir := t.TempDir()

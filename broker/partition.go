@@ -44,17 +44,19 @@ func (p *partition) advanced() {
 	}
 }
 
-// watch is the cursors of one loop in one partition that wait for its high watermark to move.
+// watch is what one loop has to do with one partition: its cursors that wait for the high watermark to move, and batches for Raft.
 type watch struct {
 	loop    *loop
 	cursors []*cursor // loop only, as spare
 	spare   []*cursor // for the next round
 	waiting atomic.Int32
 	posted  atomic.Bool
+	filled  bool // loop only: stands in loop.filled
 }
 
 // add has the cursor wait. A watermark that moved before it was counted is seen by looking again.
 func (w *watch) add(c *cursor) {
+	c.seat = len(w.cursors)
 	w.cursors = append(w.cursors, c)
 	w.waiting.Store(int32(len(w.cursors)))
 	if c.readable() && w.posted.CompareAndSwap(false, true) {
@@ -63,16 +65,15 @@ func (w *watch) add(c *cursor) {
 }
 
 func (w *watch) remove(c *cursor) {
-	for i, other := range w.cursors {
-		if other == c {
-			last := len(w.cursors) - 1
-			w.cursors[i] = w.cursors[last]
-			w.cursors[last] = nil
-			w.cursors = w.cursors[:last]
-			w.waiting.Store(int32(last))
-			return
-		}
+	i, last := c.seat, len(w.cursors)-1
+	if i > last || w.cursors[i] != c {
+		return // feed has taken it out
 	}
+	w.cursors[i] = w.cursors[last]
+	w.cursors[i].seat = i
+	w.cursors[last] = nil
+	w.cursors = w.cursors[:last]
+	w.waiting.Store(int32(last))
 }
 
 // feed wakes every cursor that waits.
@@ -385,18 +386,16 @@ func (p *partition) close() error {
 
 // stopStream closes the stream's partitions here; remove also gives their files back.
 func (n *Node) stopStream(st *cluster.Stream, remove bool) {
-	select { // what is applied again at start comes before there is a catalog to ask
-	case <-n.catalogOpen:
-	case <-n.ctx.Done():
-		return
-	}
 	n.partitions.working.RLock()
 	defer n.partitions.working.RUnlock()
 	unlock, err := n.partitions.lock(n.ctx, st.ID)
-	if err != nil || n.ctx.Err() != nil {
+	if err != nil {
 		return // a node that is closing stops everything anyway
 	}
 	defer unlock()
+	if n.ctx.Err() != nil {
+		return
+	}
 	now := n.catalog.State().Streams[st.ID]
 	lives := now != nil && now.Deleted == 0 // undeleted meanwhile: what runs may be what that started
 	var stopped []*partition
@@ -423,13 +422,21 @@ func (n *Node) stopStream(st *cluster.Stream, remove bool) {
 		return
 	}
 	n.eachLoop(func(l *loop) { l.purged(st.ID) })
+	var left atomic.Bool
 	n.parallel(len(st.Partitions), func(i int) {
 		group := st.Partitions[i].Group
 		if err := n.removeLog(partitionDir(group), group); err != nil {
-			n.log.Error("removing the data of a purged stream; remove them by hand",
+			left.Store(true)
+			n.log.Error("removing the data of a purged stream, which the next start tries again",
 				zap.String("stream", st.Name), zap.Int("partition", i), zap.Uint64("group", group), zap.Error(err))
 		}
 	})
+	if left.Load() {
+		return
+	}
+	if err := n.catalog.StreamRemoved(n.ctx, st.ID); err != nil && n.ctx.Err() == nil {
+		n.log.Warn("a purged stream is removed, and the next start looks again", zap.String("stream", st.Name), zap.Error(err))
+	}
 }
 
 // parallel calls work with 0 to count-1, streamParallel at a time and within the node's slots, and waits for all.
@@ -469,7 +476,7 @@ func (n *Node) describe(st *cluster.Stream) wire.StreamInfo {
 func (n *Node) openLog(dir string, group uint64, log *zap.Logger) (*storage.Log, error) {
 	l, err := storage.Open(storage.Config{
 		FS: n.data.fs, Dir: dir, Cluster: n.identity.Cluster, Partition: group, SegmentBytes: n.config().SegmentBytes,
-		Memory: n.hot, Pool: n.pool, Syncs: n.syncs, Observer: n.metrics.Storage(),
+		Memory: n.hot, Pool: n.pool, Syncs: n.syncs, Observer: diskObserver{n.metrics.Storage(), &n.space},
 	})
 	if err != nil {
 		return nil, err

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -80,6 +82,37 @@ func (g gate) Write(zapcore.Entry, []zapcore.Field) error {
 
 // Sync implements zapcore.Core.
 func (g gate) Sync() error { return nil }
+
+// A node that is stopped while it purges a stream goes on when it starts again.
+func TestPurgeGoesOnAfterAStop(t *testing.T) {
+	g := newGate("many")
+	dir := t.TempDir()
+	n := startNode(t, dir, func(c *Config) { c.Logger = zap.New(g) })
+	p := connect(t, n)
+	p.create(wire.CreateStream{Name: "many", Partitions: 4})
+	many := n.catalog.State().Stream("many")
+	left := func(n *Node) bool {
+		return slices.ContainsFunc(many.Partitions, func(part cluster.Partition) bool { return n.data.exists(partitionDir(part.Group)) })
+	}
+	open := g.shut()
+	defer open()
+	p.send((&wire.DeleteStream{Name: "many", Purge: true}).AppendTo(nil, p.next()))
+	p.recv(wire.OpOK)
+	<-g.waiting // its partitions cannot be closed
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		stopNode(t, n)
+	}()
+	<-n.ctx.Done()
+	open()
+	<-stopped
+	if entries, err := os.ReadDir(filepath.Join(dir, "partitions")); err != nil || len(entries) == 0 {
+		t.Fatalf("the node was not stopped before the purge: %v, %v", entries, err)
+	}
+	n = startNode(t, dir)
+	until(t, "what was purged is removed", func() bool { return !left(n) && len(n.catalog.State().Purged) == 0 })
+}
 
 // While a stream of many partitions starts, and while it is stopped and purged, other streams are created and
 // published to: the large one cannot go on until that is done.

@@ -239,11 +239,19 @@ func (p *producer) admit(b *wire.Batch) error {
 // the loop look through a million as fast as they come. What people have to say seldom compresses to a thirtieth.
 const muchExpanded = 64
 
-// mixedSubjects is how many subjects of a mixed batch are remembered.
-const mixedSubjects = 1024
+const (
+	// mixedSubjects is how many subjects of a mixed batch are remembered.
+	mixedSubjects = 1024
+	// mostMatches is how many subjects times filters of the stream one mixed batch may have the loop compare, some 15 ms, and
+	// manyMatches from how many on it is paced. With the usual two filters no batch has that many.
+	mostMatches = 1 << 20
+	manyMatches = 1 << 15
+)
 
 // allowAll decides for each record of a mixed batch, once for each subject: a few bytes can hold tens of thousands.
 func (p *producer) allowAll(it wire.Iterator) error {
+	filters, matches := len(p.part.stream().Subjects), 0
+	defer func() { p.session.asking = p.session.asking || matches > manyMatches }()
 	l := p.session.loop
 	if l.subjects == nil {
 		l.subjects = make(map[string]struct{})
@@ -252,6 +260,10 @@ func (p *producer) allowAll(it wire.Iterator) error {
 	for rec := (wire.Record{}); it.Next(&rec); {
 		if _, known := l.subjects[string(rec.Subject)]; known {
 			continue
+		}
+		if matches += filters; matches > mostMatches {
+			return &wire.Error{Code: wire.CodeLimit, Value: uint64(mostMatches / filters),
+				Message: fmt.Sprintf("more than %d subjects in one batch for a stream of %d filters: send smaller batches", mostMatches/filters, filters)}
 		}
 		if err := p.allow(rec.Subject); err != nil {
 			return err

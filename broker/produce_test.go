@@ -2,6 +2,7 @@ package broker
 
 import (
 	"encoding/binary"
+	"fmt"
 	"hash/crc32"
 	"testing"
 
@@ -100,6 +101,33 @@ func TestOneBatchRefused(t *testing.T) {
 			p.acks(corr, 0, 1)
 		})
 	}
+}
+
+// A batch of many subjects has the loop look at each filter of the stream for each of them: there is a bound to that.
+func TestManySubjectsTimesFilters(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	var filters []string
+	for i := range wire.MaxStreamSubjects - 1 {
+		filters = append(filters, fmt.Sprintf("aaaa.b%d", i))
+	}
+	st := p.create(wire.CreateStream{Name: "a", Subjects: append(filters, "aaaa.c.*")})
+	const most = mostMatches / wire.MaxStreamSubjects
+	subjects := func(count int) (out []message) {
+		for i := range count {
+			out = append(out, message{fmt.Sprintf("aaaa.c.%d", i), "", "v"})
+		}
+		return out
+	}
+	corr, _ := p.open(st, wire.Open{})
+	p.send(wire.AppendPublish(nil, corr, batch(t, 0, subjects(most)...)))
+	p.acks(corr, 0, most)
+	p.send(wire.AppendPublish(nil, corr, batch(t, most, subjects(most+1)...)))
+	if e := p.recvError(wire.CodeLimit); e.Value != most || e.Bits&wire.ErrorOneBatch == 0 {
+		t.Errorf("%+v", e)
+	}
+	p.send(wire.AppendPublish(nil, corr, batch(t, 2*most+1, message{"aaaa.c.1", "", "after"})))
+	p.acks(corr, 2*most+1, 2*most+2)
 }
 
 func TestOpenRefused(t *testing.T) {

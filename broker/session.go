@@ -672,6 +672,7 @@ func (s *session) finish(corr uint32) {
 
 // endConversation serves CLOSE and UNSUBSCRIBE.
 func (s *session) endConversation(f wire.Frame) error {
+	s.costly = true // it may have many cursors
 	if err := wire.DecodeEmpty(f); err != nil {
 		return err
 	}

@@ -45,39 +45,35 @@ func (s *session) subscribe(corr uint32, q *wire.Subscribe) error {
 		return err
 	}
 	s.loop.count.Subscriptions.Add(1)
-	var matching []partKey
+	resume := make(map[partKey]wire.Start) // for the partitions that the filter meets
 	all := s.node.partitions.all()
 	for key, p := range all {
 		if overlaps(p.stream(), q.Filter) {
-			matching = append(matching, key)
+			resume[key] = q.Start
 		}
 	}
-	if err := s.roomForCursors(q.Filter, len(matching)); err != nil {
+	if err := s.roomForCursors(q.Filter, len(resume)); err != nil {
 		s.finish(corr)
 		return err
 	}
-	resume := make(map[partKey]uint64, len(q.Positions))
-	for _, p := range q.Positions {
-		resume[partKey{p.Stream, p.Partition}] = p.Offset
+	given := make(map[partKey]struct{})
+	for _, p := range q.Positions { // hundreds of thousands, perhaps: what the filter does not meet is kept within bounds
+		key, start := partKey{p.Stream, p.Partition}, wire.Start{From: wire.FromOffset, Value: p.Offset}
+		if _, met := resume[key]; met {
+			resume[key], given[key] = start, struct{}{}
+		} else { // deleted at present, perhaps
+			sub.leave(key, start)
+		}
 	}
-	if q.Start.From == wire.FromOffset && len(matching) > 1 && len(resume) < len(matching) {
+	if q.Start.From == wire.FromOffset && len(resume) > 1 && len(given) < len(resume) {
 		s.finish(corr)
 		return &wire.Error{Code: wire.CodeUnsupported,
-			Message: fmt.Sprintf("filter %q meets %d partitions, and an offset belongs to one: give a position for each", q.Filter, len(matching))}
+			Message: fmt.Sprintf("filter %q meets %d partitions, and an offset belongs to one: give a position for each", q.Filter, len(resume))}
 	}
 	s.out = wire.AppendEmpty(s.output(), wire.OpOK, corr)
-	for _, key := range matching {
-		start := q.Start
-		if offset, ok := resume[key]; ok {
-			start = wire.Start{From: wire.FromOffset, Value: offset}
-		}
+	for key, start := range resume {
 		if sub.attach(key, all[key], all[key].stream(), start); s.conversations[corr] != conversation(sub) {
 			return nil // that place does not exist, and it has been told
-		}
-	}
-	for key, offset := range resume {
-		if _, ok := sub.cursors[key]; !ok { // deleted at present, perhaps
-			sub.leave(key, wire.Start{From: wire.FromOffset, Value: offset})
 		}
 	}
 	return nil
@@ -299,14 +295,16 @@ func (sub *subscription) comesBack(key partKey, p *partition) wire.Start {
 
 // leave remembers where it goes on in a partition that is not there now.
 func (sub *subscription) leave(key partKey, start wire.Start) {
-	if _, known := sub.left[key]; known || sub.session.left >= mostLeft {
-		return
+	if _, known := sub.left[key]; !known {
+		if sub.session.left >= mostLeft {
+			return
+		}
+		sub.session.left++
 	}
 	if sub.left == nil {
 		sub.left = make(map[partKey]wire.Start)
 	}
 	sub.left[key] = start
-	sub.session.left++
 }
 
 // purged forgets a stream that does not come back.

@@ -322,6 +322,22 @@ func (c *Catalog) PurgeStream(ctx context.Context, id uint64, options ...Option)
 	return r.stream, err
 }
 
+// StreamRemoved says that this node has removed its data of a purged stream. Until then State.Purged has it.
+func (c *Catalog) StreamRemoved(ctx context.Context, id uint64) error {
+	_, err := c.propose(ctx, command{Op: opRemoved, ID: id, Node: c.cfg.Node})
+	return err
+}
+
+// Skip has numbers up to those of a group and of a producer that are in use never given out again, nor those of streams
+// that the catalog they were given by may have known. It changes nothing if this catalog gave them itself.
+func (c *Catalog) Skip(ctx context.Context, group, producer uint64) error {
+	if s := c.State(); group < s.NextGroup && producer < s.NextProducer {
+		return nil
+	}
+	_, err := c.propose(ctx, command{Op: opSkip, Group: group, Producer: producer})
+	return err
+}
+
 // Replay gives what a remembered request gave; found is false if there is none under that id.
 // Errors: ErrRequestReused.
 func (c *Catalog) Replay(id, digest string) (s *Stream, found bool, err error) {

@@ -188,7 +188,7 @@ func TestUnreadableCommandStopsTheCatalog(t *testing.T) {
 	for name, e := range map[string]storage.Entry{
 		"damaged":      {Index: 7, Records: 1},
 		"no json":      {Index: 7, Payload: []byte("{")},
-		"newer format": {Index: 7, Payload: []byte(`{"format":3,"op":"create-stream"}`)},
+		"newer format": {Index: 7, Payload: []byte(`{"format":4,"op":"create-stream"}`)},
 		"unknown op":   {Index: 7, Payload: []byte(`{"format":1,"op":"merge-streams"}`)},
 	} {
 		var told error
@@ -215,7 +215,7 @@ func TestUnreadableCommandIsNeverSkipped(t *testing.T) {
 	if _, err := c.CreateStream(t.Context(), StreamSpec{Name: "before"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.group.Propose([]byte(`{"format":3,"op":"create-stream"}`)).Wait(); err != nil { // as a newer version writes it
+	if _, err := c.group.Propose([]byte(`{"format":4,"op":"create-stream"}`)).Wait(); err != nil { // as a newer version writes it
 		t.Fatal(err)
 	}
 	if err := <-told; !errors.Is(err, ErrCatalog) {

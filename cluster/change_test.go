@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -122,6 +123,69 @@ func TestRequestsAreBounded(t *testing.T) {
 	}
 }
 
+// A purged stream is known until all its nodes have removed it, over restarts.
+func TestPurgedUntilRemoved(t *testing.T) {
+	dir := t.TempDir()
+	c, stop := open(t, dir, nil)
+	st, err := c.CreateStream(t.Context(), StreamSpec{Name: "a", Partitions: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.PurgeStream(t.Context(), st.ID, WithForce()); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	c, stop = open(t, dir, nil)
+	if got := c.State().Purged[st.ID]; got == nil || len(got.Partitions) != 2 || c.State().Streams[st.ID] != nil {
+		t.Fatalf("after a restart %+v", c.State())
+	}
+	for range 2 { // again, as after a kill before the answer
+		if err := c.StreamRemoved(t.Context(), st.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	c, _ = open(t, dir, nil)
+	if len(c.State().Purged) != 0 {
+		t.Errorf("after it was removed %+v", c.State().Purged)
+	}
+	two := &State{Purged: map[uint64]*Stream{7: {ID: 7, Partitions: []Partition{{Group: 1, Nodes: []uint64{1, 2}}, {Group: 2, Nodes: []uint64{1}}}}}}
+	next, _ := step(two, &command{Op: opRemoved, ID: 7, Node: 1})
+	if left := next.Purged[7]; left == nil || len(left.Partitions) != 1 || !slices.Equal(left.Partitions[0].Nodes, []uint64{2}) {
+		t.Errorf("one of two nodes has removed it: %+v", left)
+	}
+	if next, _ = step(next, &command{Op: opRemoved, ID: 7, Node: 2}); len(next.Purged) != 0 || len(two.Purged[7].Partitions) != 2 {
+		t.Errorf("both have: %+v, and the state before %+v", next.Purged, two.Purged)
+	}
+}
+
+// A catalog that is older than what is in use gives no number of it again, and one that is not passes over none.
+func TestSkip(t *testing.T) {
+	c, _ := open(t, t.TempDir(), nil)
+	st, err := c.CreateStream(t.Context(), StreamSpec{Name: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := c.MintProducer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := c.State()
+	if err := c.Skip(t.Context(), st.Partitions[0].Group, id); err != nil || c.State() != before {
+		t.Errorf("what it gave itself: %+v, %v", c.State(), err)
+	}
+	if err := c.Skip(t.Context(), 70, id); err != nil {
+		t.Fatal(err)
+	}
+	if s := c.State(); s.NextGroup != 71 || s.NextProducer <= before.NextProducer+1<<20 || s.NextStream <= before.NextStream+1<<20 {
+		t.Errorf("a group that it does not know: %+v", s)
+	}
+	high := c.State().NextProducer + 5
+	if err := c.Skip(t.Context(), 0, high); err != nil || c.State().NextProducer <= high || c.State().NextGroup != 71 {
+		t.Errorf("a producer that it does not know: %+v, %v", c.State(), err)
+	}
+}
+
 // A log and a snapshot of the format before are read.
 func TestFormatOneIsRead(t *testing.T) {
 	m := newMachine(nil, func(err error) { t.Error(err) })
@@ -134,10 +198,10 @@ func TestFormatOneIsRead(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	data, err := m.Snapshot()
-	if err != nil || !strings.Contains(string(data), `"format":2`) {
+	if err != nil || !strings.Contains(string(data), `"format":3`) {
 		t.Errorf("%s, %v", data, err)
 	}
-	if err := newMachine(nil, nil).Restore([]byte(`{"format":3}`)); err == nil {
+	if err := newMachine(nil, nil).Restore([]byte(`{"format":4}`)); err == nil {
 		t.Error("a newer snapshot was read")
 	}
 }

@@ -13,10 +13,11 @@ import (
 	"github.com/tidewire/tidewire/storage"
 )
 
-// Format 2 knows updates, undeletes, conditions and remembered requests; what has format 1 is read too.
+// Format 2 knows updates, undeletes, conditions and remembered requests, format 3 purged streams whose data are still there, and
+// numbers that are passed over. What has format 1 or 2 is read too.
 const (
-	commandFormat  = 2
-	snapshotFormat = 2
+	commandFormat  = 3
+	snapshotFormat = 3
 )
 
 type op string
@@ -29,6 +30,9 @@ const (
 
 	opUpdate   op = "update-stream"   // since format 2
 	opUndelete op = "undelete-stream" // since format 2
+
+	opRemoved op = "removed-stream" // since format 3
+	opSkip    op = "skip-numbers"   // since format 3
 )
 
 // command is what the catalog's log holds. Applying one depends on nothing but the command and
@@ -49,6 +53,10 @@ type command struct {
 	Force   bool          `json:"force,omitempty"`
 	Request *request      `json:"request,omitempty"`
 
+	// Since format 3: numbers that are in use.
+	Group    uint64 `json:"group,omitempty"`
+	Producer uint64 `json:"producer,omitempty"`
+
 	checkOnly bool
 }
 
@@ -67,6 +75,7 @@ type State struct {
 	NextGroup    uint64             `json:"next_group"`
 	NextProducer uint64             `json:"next_producer"`
 	Streams      map[uint64]*Stream `json:"streams"`            // by id, the deleted ones included
+	Purged       map[uint64]*Stream `json:"purged,omitempty"`   // by id, with the partitions whose data some nodes have yet to remove
 	Requests     []*request         `json:"requests,omitempty"` // remembered, oldest first
 
 	byName map[string]*Stream // the living ones
@@ -203,7 +212,11 @@ func (m *machine) check(e storage.Entry) error {
 }
 
 func (o op) known() bool {
-	return o == opCreate || o == opDelete || o == opPurge || o == opLease || o == opUpdate || o == opUndelete
+	switch o {
+	case opCreate, opDelete, opPurge, opLease, opUpdate, opUndelete, opRemoved, opSkip:
+		return true
+	}
+	return false
 }
 
 func (m *machine) apply(e storage.Entry) any {
@@ -225,11 +238,16 @@ func (m *machine) apply(e storage.Entry) any {
 
 // step is what a command makes of a state; the same state if it changes nothing. It looks at nothing else.
 func step(s *State, cmd *command) (*State, result) {
-	if cmd.Op == opLease {
+	switch cmd.Op { // what no client asks for
+	case opLease:
 		next := *s
 		next.Format = snapshotFormat
 		next.NextProducer += cmd.Count
 		return &next, result{first: s.NextProducer}
+	case opRemoved:
+		return removed(s, cmd), result{}
+	case opSkip:
+		return skip(s, cmd), result{}
 	}
 	if st, found, err := s.replay(cmd.Request, cmd.Now); found || err != nil {
 		return s, result{stream: st, err: err}
@@ -386,7 +404,54 @@ func purge(s *State, cmd *command) (*State, *Stream, error) {
 	if st.Deleted == 0 {
 		st.Deleted = cmd.Now
 	}
-	return s.with(nil, st), st, nil
+	next := s.with(nil, st)
+	next.Purged = maps.Clone(s.Purged)
+	if next.Purged == nil {
+		next.Purged = map[uint64]*Stream{}
+	}
+	next.Purged[st.ID] = st
+	return next, st, nil
+}
+
+// removed takes a node off the purged stream, and the stream off the state with the last.
+func removed(s *State, cmd *command) *State {
+	st := s.Purged[cmd.ID]
+	if st == nil {
+		return s
+	}
+	left := *st
+	left.Partitions = nil
+	for _, p := range st.Partitions {
+		p.Nodes = slices.DeleteFunc(slices.Clone(p.Nodes), func(node uint64) bool { return node == cmd.Node })
+		if len(p.Nodes) > 0 {
+			left.Partitions = append(left.Partitions, p)
+		}
+	}
+	next := *s
+	next.Format = snapshotFormat
+	next.Purged = maps.Clone(s.Purged)
+	if len(left.Partitions) > 0 {
+		next.Purged[st.ID] = &left
+	} else {
+		delete(next.Purged, st.ID)
+	}
+	return &next
+}
+
+// skipped is how many streams and producers a catalog may have known that an older copy of it took the place of: more than can be.
+const skipped = 1 << 32
+
+// skip passes over numbers that this catalog would give out, though they are in use: it is an older one than that which gave them.
+func skip(s *State, cmd *command) *State {
+	if cmd.Group < s.NextGroup && cmd.Producer < s.NextProducer {
+		return s
+	}
+	next := *s
+	next.Format = snapshotFormat
+	next.NextGroup = max(s.NextGroup, cmd.Group+1)
+	next.NextProducer = max(s.NextProducer, cmd.Producer+1) + skipped
+	next.NextStream += skipped
+	return &next
 }
 
 // Snapshot implements raft.StateMachine. There is none behind a command that could not be applied: the next start would take

@@ -27,13 +27,13 @@ type inventory struct {
 type owner struct {
 	stream    string
 	partition uint32
-	deleted   bool
+	fate      string // "deleted" or "purged", of a stream that does not live
 }
 
 func (o owner) String() string {
 	s := o.stream + "/" + strconv.FormatUint(uint64(o.partition), 10)
-	if o.deleted {
-		s += " (deleted)"
+	if o.fate != "" {
+		s += " (" + o.fate + ")"
 	}
 	return s
 }
@@ -73,14 +73,24 @@ func (s *logSet) takeInventory() {
 		inv.catalogErr = err
 		return
 	}
-	for _, st := range state.Streams {
+	own := func(st *cluster.Stream, fate string) {
 		for i, p := range st.Partitions {
 			dir := "partitions/" + strconv.FormatUint(p.Group, 10)
-			inv.owners[dir] = owner{st.Name, uint32(i), st.Deleted != 0}
-			if st.Deleted == 0 && !slices.Contains(s.dirs, dir) {
+			inv.owners[dir] = owner{st.Name, uint32(i), fate}
+			if fate == "" && !slices.Contains(s.dirs, dir) {
 				s.dirs = append(s.dirs, dir)
 			}
 		}
+	}
+	for _, st := range state.Streams {
+		if st.Deleted != 0 {
+			own(st, "deleted")
+		} else {
+			own(st, "")
+		}
+	}
+	for _, st := range state.Purged {
+		own(st, "purged")
 	}
 	slices.SortFunc(s.dirs, byNumber) // the catalog's is the shortest
 }
@@ -127,7 +137,7 @@ func (s *logSet) lacking(dir string) error {
 	}
 	group := uint64(cluster.CatalogGroup)
 	if dir != "catalog" {
-		if o := s.owner(dir); o == nil || o.deleted {
+		if o := s.owner(dir); o == nil || o.fate != "" {
 			return errEmpty
 		}
 		if group, err = strconv.ParseUint(filepath.Base(dir), 10, 64); err != nil {
