@@ -26,7 +26,6 @@ func (n *Node) keep() {
 	var idle idleMemory
 	for {
 		n.startMissing()
-		n.coolLogs()
 		now, settle := clock.look(), n.config().ClockSettle
 		n.retain(now, clock.trusted(settle))
 		if clock.trusted(max(settle, n.config().DeleteGrace)) {
@@ -59,10 +58,22 @@ func (n *Node) startMissing() {
 	}
 }
 
-// coolLogs has logs that nobody appends to leave the memory for hot tails to those that are in use.
+// coolAfter is how long nobody must have appended to a log.
+const coolAfter = 10 * time.Second
+
+// coolLogs has logs that nobody appends to leave the memory for hot tails to those that are in use, until the node stops.
 func (n *Node) coolLogs() {
-	for _, p := range n.partitions.all() {
-		p.raft.Log().Cool()
+	tick := time.NewTicker(coolAfter)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-n.ctx.Done():
+			return
+		}
+		for _, p := range n.partitions.all() {
+			p.raft.Log().Cool()
+		}
 	}
 }
 

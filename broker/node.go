@@ -146,6 +146,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n.keeping.Go(n.keep)
 	n.keeping.Go(n.watchDisk)
+	n.keeping.Go(n.coolLogs)
 	n.log.Info("ready", zap.Stringer("address", n.addr), zap.String("data", n.data.dir), zap.String("cluster", n.identity.ClusterHex),
 		zap.Uint64("node", n.identity.Node), zap.Int("partitions", len(n.partitions.all())), zap.Bool("dev", cfg.Dev), zap.Duration("took", time.Since(began)))
 	return n, nil
@@ -180,6 +181,8 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if n.catalogLog, err = n.openLog("catalog", cluster.CatalogGroup, log); err != nil {
 		return fmt.Errorf("catalog: %w", err)
 	}
+	// Each start raises the term, and the log has an entry of it.
+	older := n.catalogLog.Bounds().LastTerm < storage.Term(stable.Term())
 	n.catalog, err = cluster.OpenCatalog(ctx, cluster.CatalogConfig{Node: n.identity.Node, Server: n.server, Log: n.catalogLog,
 		Stable: stable, Logger: log, Fatal: n.fatal, Clock: n.config().Clock, Changed: n.streamChanged})
 	if err != nil {
@@ -189,7 +192,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err := n.startAll(ctx); err != nil {
 		return err
 	}
-	if err := n.skipNumbers(ctx); err != nil {
+	if err := n.skipNumbers(ctx, older); err != nil {
 		return err
 	}
 	for _, st := range n.catalog.State().Purged { // when the node was stopped or killed meanwhile
@@ -426,9 +429,10 @@ func (n *Node) close() error {
 }
 
 // skipNumbers has the catalog give out no number that is in use already: one that was put back from a copy, or has lost its end, would
-// give a new stream the log of another, and a new producer the id of another. Partitions on disk that the catalog does not know are
-// told of. They are never deleted: the catalog may be what is wrong.
-func (n *Node) skipNumbers(ctx context.Context) error {
+// give a new stream the log of another, and a new producer the id of another. older says that it does not reach to when it was
+// last started; it may also show by what is in use. Partitions on disk that the catalog does not know are told of. They are never
+// deleted: the catalog may be what is wrong.
+func (n *Node) skipNumbers(ctx context.Context, older bool) error {
 	names, err := n.data.fs.List("partitions")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -456,8 +460,11 @@ func (n *Node) skipNumbers(ctx context.Context) error {
 	for _, p := range n.partitions.all() {
 		producer = max(producer, p.raft.HighestProducer())
 	}
+	if older { // of which something that is deleted now may tell
+		producer = max(producer, state.NextProducer)
+	}
 	if group >= state.NextGroup || producer >= state.NextProducer {
-		n.log.Warn("the catalog is older than the data: streams that were made since are not known, and their numbers are not used again",
+		n.log.Warn("the catalog may be older than the data, as one that was put back from a copy: streams that were made since are not known, and numbers that may be in use are passed over",
 			zap.Uint64("next_group", state.NextGroup), zap.Uint64("highest_group", group),
 			zap.Uint64("next_producer", state.NextProducer), zap.Uint64("highest_producer", producer))
 	}

@@ -216,7 +216,12 @@ func TestStraysAreLeftAlone(t *testing.T) {
 	if err := os.WriteFile(stray, []byte("mine"), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	stopNode(t, startNode(t, dir))
+	n = startNode(t, dir)
+	connect(t, n).streamOf("b")
+	if group := n.catalog.State().Stream("b").Partitions[0].Group; group <= 99 {
+		t.Errorf("a new partition has number %d, which may be that of the stray's data", group)
+	}
+	stopNode(t, n)
 	if b, err := os.ReadFile(stray); err != nil || string(b) != "mine" {
 		t.Errorf("%q, %v", b, err)
 	}
@@ -234,6 +239,9 @@ func TestOlderCatalog(t *testing.T) {
 		t.Fatal(err)
 	}
 	n = startNode(t, dir)
+	if next := n.catalog.State().NextStream; next != a.ID+1 {
+		t.Errorf("after a stop and a start the next stream is #%d", next)
+	}
 	p = connect(t, n)
 	corr, opened := p.open(a, idempotent)
 	p.send(wire.AppendPublish(nil, corr, batch(t, 0, values("a", 1, "%d")...)))

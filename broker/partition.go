@@ -489,7 +489,7 @@ func (n *Node) openLog(dir string, group uint64, log *zap.Logger) (*storage.Log,
 // removeLog gives the files of a log back; one that is not there was removed before.
 func (n *Node) removeLog(dir string, group uint64) error {
 	if !n.data.exists(dir) {
-		return nil
+		return n.stable.Forget(group) // in case the node was killed between the two
 	}
 	l, err := storage.Open(storage.Config{FS: n.data.fs, Dir: dir, Cluster: n.identity.Cluster, Partition: group, Pool: n.pool})
 	if err == nil {

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/tidewire/tidewire/auth"
 	"github.com/tidewire/tidewire/broker/telemetry"
@@ -230,7 +231,7 @@ func (p *producer) admit(b *wire.Batch) error {
 		return badBatch(err)
 	}
 	if b.Mixed() {
-		return p.allowAll(b.Iterate(raw))
+		return p.allowAll(b.Iterate(raw), len(b.Bytes))
 	}
 	return nil
 }
@@ -240,22 +241,32 @@ func (p *producer) admit(b *wire.Batch) error {
 const muchExpanded = 64
 
 const (
-	// mixedSubjects is how many subjects of a mixed batch are remembered.
+	// mixedSubjects is how many subjects of a mixed batch are remembered, where they are compared with few filters: what comes again
+	// beyond that is compared again.
 	mixedSubjects = 1024
-	// mostMatches is how many subjects times filters of the stream one mixed batch may have the loop compare, some 15 ms, and
-	// manyMatches from how many on it is paced. With the usual two filters no batch has that many.
+	// mostMatches is how many subjects times filters of the stream one mixed batch may have the loop compare, some 15 ms. With up to
+	// 16 filters no batch has that many.
 	mostMatches = 1 << 20
+	// manyMatches is from how many on it is paced, unless it has as many bytes.
 	manyMatches = 1 << 15
 )
 
 // allowAll decides for each record of a mixed batch, once for each subject: a few bytes can hold tens of thousands.
-func (p *producer) allowAll(it wire.Iterator) error {
-	filters, matches := len(p.part.stream().Subjects), 0
-	defer func() { p.session.asking = p.session.asking || matches > manyMatches }()
+func (p *producer) allowAll(it wire.Iterator, bytes int) error {
 	l := p.session.loop
 	if l.subjects == nil {
 		l.subjects = make(map[string]struct{})
 	}
+	filters, matches, remember := len(p.part.stream().Subjects), 0, mixedSubjects
+	if filters*math.MaxUint16 > mostMatches {
+		remember = mostMatches / filters // and so each is counted once
+	}
+	defer func() {
+		p.session.asking = p.session.asking || matches > max(manyMatches, bytes)
+		if len(l.subjects) > mixedSubjects {
+			l.subjects = nil // it would stay as large
+		}
+	}()
 	clear(l.subjects)
 	for rec := (wire.Record{}); it.Next(&rec); {
 		if _, known := l.subjects[string(rec.Subject)]; known {
@@ -268,7 +279,7 @@ func (p *producer) allowAll(it wire.Iterator) error {
 		if err := p.allow(rec.Subject); err != nil {
 			return err
 		}
-		if len(l.subjects) < mixedSubjects {
+		if len(l.subjects) < remember {
 			l.subjects[string(rec.Subject)] = struct{}{}
 		}
 	}

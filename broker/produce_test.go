@@ -120,14 +120,17 @@ func TestManySubjectsTimesFilters(t *testing.T) {
 		return out
 	}
 	corr, _ := p.open(st, wire.Open{})
-	p.send(wire.AppendPublish(nil, corr, batch(t, 0, subjects(most)...)))
-	p.acks(corr, 0, most)
-	p.send(wire.AppendPublish(nil, corr, batch(t, most, subjects(most+1)...)))
+	twice := append(subjects(most/2), subjects(most/2)...)
+	p.send(wire.AppendPublish(nil, corr, batch(t, 0, append(twice, twice...)...))) // what comes again counts once
+	p.acks(corr, 0, 2*most)
+	p.send(wire.AppendPublish(nil, corr, batch(t, 2*most, subjects(most)...)))
+	p.acks(corr, 2*most, 3*most)
+	p.send(wire.AppendPublish(nil, corr, batch(t, 3*most, subjects(most+1)...)))
 	if e := p.recvError(wire.CodeLimit); e.Value != most || e.Bits&wire.ErrorOneBatch == 0 {
 		t.Errorf("%+v", e)
 	}
-	p.send(wire.AppendPublish(nil, corr, batch(t, 2*most+1, message{"aaaa.c.1", "", "after"})))
-	p.acks(corr, 2*most+1, 2*most+2)
+	p.send(wire.AppendPublish(nil, corr, batch(t, 5*most, message{"aaaa.c.1", "", "after"})))
+	p.acks(corr, 5*most, 5*most+1)
 }
 
 func TestOpenRefused(t *testing.T) {

@@ -176,7 +176,7 @@ func (s *session) serve(buf []byte) (used int, over bool) {
 	for s.state != stateClosed && !s.closing {
 		if s.costly && (s.loop.over() || s.asking && s.loop.lasts(askTurn)) {
 			switch {
-			case used == len(buf):
+			case used == len(buf) && used == s.conn.InboundBuffered(): // and not only all that was looked at
 				if s.asking { // one request after the other must not get more of the loop than many at once
 					s.rests = time.Now().Add(restAfter(time.Since(s.loop.began)))
 				}

@@ -53,7 +53,7 @@ const resumeShare = 8
 // frameCost is what a stored batch costs beside its bytes, roughly: most entries hold several batches.
 const frameCost = 64
 
-// took counts an admitted batch. Event loops call it.
+// took counts what is about to be written: an admitted batch, or what a log takes ahead. Event loops call it, and logs when they write.
 func (s *space) took(bytes int64) {
 	step := s.step.Load()
 	if step == 0 {

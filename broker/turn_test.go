@@ -280,6 +280,36 @@ func TestRefusalsArePaced(t *testing.T) {
 	}
 }
 
+// Frames that are larger than what is looked at together take turns as small ones do.
+func TestLargeFramesTakeTurns(t *testing.T) {
+	value := strings.Repeat("v", peekBytes)
+	mixed := batch(t, 0, message{"orders", "", value}, message{"orders.x", "", value})
+	bad := batch(t, 0, message{"orders", "", value + value})
+	bad[len(bad)-1] ^= 1
+	for name, b := range map[string][]byte{"mixed": mixed, "refused": bad} {
+		t.Run(name, func(t *testing.T) {
+			n := startNode(t, t.TempDir())
+			p := connect(t, n)
+			corr, _ := p.open(p.streamOf("orders"), wire.Open{})
+			frame := wire.AppendPublish(nil, corr, b)
+			flood := bytes.Repeat(frame, 3)
+			onSession(n, func(s *session) { s.gaveWay, s.paced = true, true }) // what arrives waits
+			p.send(flood)
+			until(t, "it has arrived", func() (all bool) {
+				onSession(n, func(s *session) { all = s.conn.InboundBuffered() == len(flood) })
+				return all
+			})
+			onSession(n, func(s *session) {
+				s.loop.began = time.Now().Add(-time.Hour) // the turn is over, and a frame is served all the same
+				s.resume()
+				if left := s.conn.InboundBuffered(); !s.gaveWay || left != 2*len(frame) {
+					t.Errorf("%d of %d bytes are left after one turn; gave way: %v", left, len(flood), s.gaveWay)
+				}
+			})
+		})
+	}
+}
+
 // Nothing is written behind an error that ends the connection, also not what was answered before that error was sent.
 func TestLastWordsAreLast(t *testing.T) {
 	n := startNode(t, t.TempDir())

@@ -136,6 +136,12 @@ func (s *Stable) Voted() bool {
 	return exists
 }
 
+// Term is the highest term the group has been in; 0: none.
+func (s *Stable) Term() uint64 {
+	b, _ := s.state()
+	return b.term
+}
+
 // update changes the ballot durably, or leaves it as it was.
 func (s *Stable) updateLocked(next ballot) error {
 	next.revision = s.current.revision

@@ -50,7 +50,8 @@ type Observer interface {
 	// Appended is called after each write of entries that became durable. bytes is what was written, frames included;
 	// sync how long the fdatasync took, the wait for its turn (Config.Syncs) included.
 	Appended(entries int, bytes int64, sync time.Duration)
-	// Grew is called before a file takes so many bytes more of the file system than are appended now: zeros for what comes.
+	// Grew is called before so many bytes are zeroed for what comes, the entries at hand mostly among them: so much more of
+	// the file system is taken at most.
 	Grew(bytes int64)
 }
 
