@@ -134,9 +134,9 @@ func (a *acceptor) admit(c *net.TCPConn) {
 		a.refuse(c, uint64(limit), "too many connections: close some, or raise the limit")
 		return
 	}
-	if files := openFileLimit(); descriptor(c) >= files-fileReserve(files) {
+	if !filesFor(c) {
 		n.connections.Add(-1)
-		a.refuse(c, uint64(files), "this node has almost as many files open as its process may: raise its limit of open files")
+		a.refuse(c, uint64(openFileLimit()), "this node has almost as many files open as its process may: raise its limit of open files")
 		return
 	}
 	e := &entry{}
@@ -168,6 +168,13 @@ func withoutZone(addr net.Addr) {
 // fileReserve is how many of so many descriptors no connection gets: segments, and what stands between
 // accepting and serving, need some at any time, and a segment that cannot be begun ends the node.
 func fileReserve(limit int) int { return max(limit/16, min(limit/4, 32)) }
+
+// filesFor reports whether files are left beside the connection's.
+func filesFor(c net.Conn) bool {
+	tcp, ok := c.(*net.TCPConn)
+	limit := openFileLimit()
+	return !ok || descriptor(tcp) < limit-fileReserve(limit)
+}
 
 // descriptor is the number of the connection's file. The kernel gives the lowest that is free, so at least as
 // many files are open: nothing has to be counted.

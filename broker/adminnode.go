@@ -42,9 +42,11 @@ func (a *adminNode) Replay(id, digest string) (*cluster.Stream, bool, error) {
 // CreateStream implements admin.Node. With check it makes nothing.
 func (a *adminNode) CreateStream(ctx context.Context, spec cluster.StreamSpec, check bool, options ...cluster.Option) (*cluster.Stream, error) {
 	if check {
-		if err := a.n.roomFor(spec); err != nil {
+		known, err := a.n.roomFor(spec)
+		if err != nil {
 			return nil, err
 		}
+		defer known()
 		return a.n.catalog.CreateStream(ctx, spec, append(options, cluster.CheckOnly())...)
 	}
 	return a.n.createStream(ctx, spec, options...)

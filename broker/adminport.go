@@ -21,6 +21,10 @@ type adminPort struct {
 	done     sync.WaitGroup
 }
 
+// adminConnections is how many connections there may be here beside as many as the node takes of clients: it can be looked after, and
+// probes are answered, when those are all there.
+const adminConnections = 64
+
 // listenAdmin binds Config.AdminAddress, if there is one, before any session looks whether there is.
 func (n *Node) listenAdmin() error {
 	address := n.config().AdminAddress
@@ -54,7 +58,7 @@ func (a *adminPort) run() {
 			n.log.Warn("a connection to the admin address cannot be accepted", zap.Error(err))
 			n.accepting.pause()
 			continue
-		case n.connections.Add(1) > int64(n.config().MaxConnections):
+		case n.connections.Add(1) > int64(n.config().MaxConnections+adminConnections) || !filesFor(c):
 			n.connections.Add(-1)
 			n.loops[0].count.Accepted.Add(1)
 			_ = c.Close()

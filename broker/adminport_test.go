@@ -13,6 +13,20 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
+// Clients, however many, do not keep those from the admin address who look after the node.
+func TestAdminBesideAllClients(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.AdminAddress, c.MaxConnections = "127.0.0.1:0", 1 })
+	connect(t, n)
+	resp, err := http.Get("http://" + n.AdminAddr().String() + "/livez")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+}
+
 // With an admin address, HTTP and gRPC are served there and nowhere else, and clients are served
 // where they were.
 func TestAdminAddress(t *testing.T) {

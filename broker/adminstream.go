@@ -31,8 +31,9 @@ func (p *partition) announce(st *cluster.Stream) {
 // that meet it for the first time follow.
 func (n *Node) streamUpdated(st *cluster.Stream) {
 	var parts []*partition
-	for key, p := range n.partitions.all() {
-		if key.stream == st.ID && !p.gone.Load() && p.stream().Revision < st.Revision {
+	all := n.partitions.all()
+	for i := range st.Partitions {
+		if p := all[partKey{st.ID, uint32(i)}]; p != nil && !p.gone.Load() && p.stream().Revision < st.Revision {
 			parts = append(parts, p)
 		}
 	}
@@ -81,8 +82,8 @@ func (l *loop) narrow(parts []*partition, st *cluster.Stream) {
 
 func (s *session) narrow(parts []*partition, st *cluster.Stream) {
 	for sub := range s.subscriptions {
-		if covers(st, sub.pattern) {
-			continue
+		if len(sub.cursors) == 0 || covers(st, sub.pattern) || !overlaps(parts[0].stream(), sub.pattern) {
+			continue // it reads none of them, or may see everything
 		}
 		for _, p := range parts {
 			key := partKey{st.ID, p.number}
@@ -112,15 +113,18 @@ func (n *Node) updateStream(ctx context.Context, name string, update cluster.Str
 // undeleteStream makes a deleted stream live again and returns when its partitions take publishes.
 func (n *Node) undeleteStream(ctx context.Context, id uint64, options ...cluster.Option) (*cluster.Stream, error) {
 	if st := n.catalog.State().Streams[id]; st != nil {
-		if err := n.roomFor(cluster.StreamSpec{Name: st.Name, Partitions: uint32(len(st.Partitions))}); err != nil {
+		known, err := n.roomFor(cluster.StreamSpec{Name: st.Name, Partitions: uint32(len(st.Partitions))})
+		if err != nil {
 			return nil, err
 		}
+		defer known()
 	}
 	return n.catalog.UndeleteStream(ctx, id, options...)
 }
 
 // revive starts an undeleted stream. What was stopping of it has stopped before: its log is free.
 func (n *Node) revive(st *cluster.Stream) error {
+	defer n.partitions.starting(st.ID)()
 	n.stopStream(st, false) // only what its deletion marked
 	return n.startStream(n.ctx, st)
 }

@@ -49,6 +49,11 @@ type sink interface {
 }
 
 // cursor is a place in one partition that somebody reads from.
+//
+// On the loop, feed builds frames of what is hot at the end of the session's output. For all else it hands the cursor over: in a
+// reader goroutine run builds a frame of its own, and with readDone, on the loop again, that is pending until feed may send it.
+// Where nothing can be sent now, rest leaves the cursor to what will end that, which its state tells. If it holds a segment (cold)
+// a reader goroutine has to let go of that first (leaving); then feed looks again.
 type cursor struct {
 	session *session
 	part    *partition

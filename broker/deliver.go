@@ -64,6 +64,9 @@ func (l *loop) send() (left bool) {
 
 // send is flush for who is not the loop. It reports whether that was all there is to do: what the socket does not take at once
 // is left to flush, and so is an end.
+//
+// It writes past gnet, and overtakes nothing: only the loop writes through gnet and looks right after what that has kept, so that
+// where nothing is held gnet has nothing.
 func (s *session) send() bool {
 	if s.state == stateClosed {
 		return true

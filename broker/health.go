@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -72,12 +73,18 @@ func (n *Node) checkPartitions() error {
 	return fmt.Errorf("%d of %d take no publishes:%s%s; the log says why", bad, total, first, more)
 }
 
-// eachPartition calls f for every partition of every stream that lives; p is nil where it is not open here.
+// eachPartition calls f for every partition of every stream that lives; p is nil where it is not open here. One that is made or
+// undeleted right now is passed over until it serves, or could not be started.
 func (n *Node) eachPartition(f func(stream string, number int, p *partition)) {
-	all := n.partitions.all()
+	n.partitions.mu.Lock()
+	fresh := maps.Clone(n.partitions.fresh)
+	n.partitions.mu.Unlock()
+	all := n.partitions.all() // behind fresh: what that lacks has started, and is in here
 	for _, st := range n.catalog.State().Living() {
 		for i := range st.Partitions {
-			f(st.Name, i, all[partKey{st.ID, uint32(i)}])
+			if p := all[partKey{st.ID, uint32(i)}]; p != nil || fresh[st.ID] == 0 {
+				f(st.Name, i, p)
+			}
 		}
 	}
 }

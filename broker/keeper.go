@@ -26,6 +26,7 @@ func (n *Node) keep() {
 	var idle idleMemory
 	for {
 		n.startMissing()
+		n.removePurged()
 		now, settle := clock.look(), n.config().ClockSettle
 		n.retain(now, clock.trusted(settle))
 		if clock.trusted(max(settle, n.config().DeleteGrace)) {
@@ -54,6 +55,15 @@ func (n *Node) startMissing() {
 		cancel()
 		if err != nil && n.ctx.Err() == nil && !errors.Is(err, cluster.ErrUnknownStream) {
 			n.log.Error("a stream does not start", zap.String("stream", st.Name), zap.Error(err))
+		}
+	}
+}
+
+// removePurged removes what is left of purged streams: what could not be removed at once, or before the node was stopped or killed.
+func (n *Node) removePurged() {
+	for _, st := range n.catalog.State().Purged {
+		if !n.partitions.busy(st.ID) {
+			n.requests.Go(func() { n.stopStream(st, true) })
 		}
 	}
 }

@@ -192,13 +192,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err := n.startAll(ctx); err != nil {
 		return err
 	}
-	if err := n.skipNumbers(ctx, older); err != nil {
-		return err
-	}
-	for _, st := range n.catalog.State().Purged { // when the node was stopped or killed meanwhile
-		n.requests.Go(func() { n.stopStream(st, true) })
-	}
-	return nil
+	return n.skipNumbers(ctx, older)
 }
 
 // serveHTTP starts the servers behind what the client port hands over.

@@ -94,9 +94,11 @@ func (w *watch) feed() {
 // partitions is what this node serves. Readers take a snapshot. A stream is started or stopped by one at a time, which
 // has its lock; what takes long, opening and closing, is done under that alone, so that no stream waits for another's.
 type partitions struct {
-	mu  sync.Mutex // guards replacing set, and locks; held for nothing that takes long
+	mu  sync.Mutex // guards replacing set, asked, fresh and locks; held for nothing that takes long
 	set atomic.Pointer[map[partKey]*partition]
 
+	asked   int                    // partitions of streams that are being made or undeleted
+	fresh   map[uint64]int         // streams that are being started for the first time, by how many
 	locks   map[uint64]*streamLock // by stream, while somebody has or wants it
 	working sync.RWMutex           // held shared by who starts or stops streams; whole by close, which waits for them
 	slots   chan struct{}          // one taken for each partition that is being started, stopped or removed
@@ -110,6 +112,7 @@ type streamLock struct {
 
 func (ps *partitions) init() {
 	ps.set.Store(&map[partKey]*partition{})
+	ps.fresh = make(map[uint64]int)
 	ps.locks = make(map[uint64]*streamLock)
 	ps.slots = make(chan struct{}, startParallel)
 }
@@ -138,6 +141,26 @@ func (ps *partitions) lock(ctx context.Context, stream uint64) (unlock func(), e
 		leave()
 		return nil, ctx.Err()
 	}
+}
+
+// starting has the stream count as one that is about to serve, until done is called.
+func (ps *partitions) starting(stream uint64) (done func()) {
+	add := func(n int) {
+		ps.mu.Lock()
+		defer ps.mu.Unlock()
+		if ps.fresh[stream] += n; ps.fresh[stream] == 0 {
+			delete(ps.fresh, stream)
+		}
+	}
+	add(1)
+	return func() { add(-1) }
+}
+
+// busy reports whether somebody starts or stops the stream.
+func (ps *partitions) busy(stream uint64) bool {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	return ps.locks[stream] != nil
 }
 
 // change replaces the set by what edit makes of a copy of it.
@@ -197,13 +220,16 @@ func (n *Node) serves(st *cluster.Stream) bool {
 
 // createStream makes a stream and returns when its partitions take publishes.
 func (n *Node) createStream(ctx context.Context, spec cluster.StreamSpec, options ...cluster.Option) (*cluster.Stream, error) {
-	if err := n.roomFor(spec); err != nil {
-		return nil, err
-	}
-	st, err := n.catalog.CreateStream(ctx, spec, options...)
+	known, err := n.roomFor(spec)
 	if err != nil {
 		return nil, err
 	}
+	st, err := n.catalog.CreateStream(ctx, spec, options...)
+	known()
+	if err != nil {
+		return nil, err
+	}
+	defer n.partitions.starting(st.ID)()
 	// Not under ctx: whoever asked may go, the stream is there for all.
 	return st, n.startStream(n.ctx, st)
 }
@@ -213,19 +239,32 @@ func (n *Node) createStream(ctx context.Context, spec cluster.StreamSpec, option
 const filesPerPartition = 3
 
 // roomFor refuses a stream whose partitions could not all have their files open beside the
-// connections: once the catalog says that they exist, every start needs them.
-func (n *Node) roomFor(spec cluster.StreamSpec) error {
+// connections: once the catalog says that they exist, every start needs them. They count as room that is taken until
+// known is called: then the catalog has them, or never will.
+func (n *Node) roomFor(spec cluster.StreamSpec) (known func(), err error) {
 	if n.space.full.Load() {
-		return n.space.refusal()
+		return nil, n.space.refusal()
 	}
 	files := openFileLimit()
 	limit := (files - fileReserve(files) - n.config().MaxConnections) / filesPerPartition
-	if have, more := len(n.partitions.all()), max(int(spec.Partitions), 1); have+more > limit {
-		return &wire.Error{Code: wire.CodeLimit, Value: uint64(limit), Message: fmt.Sprintf(
+	ps := &n.partitions
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	have, more := ps.asked, max(int(spec.Partitions), 1)
+	for _, st := range n.catalog.State().Living() {
+		have += len(st.Partitions)
+	}
+	if have+more > limit {
+		return nil, &wire.Error{Code: wire.CodeLimit, Value: uint64(limit), Message: fmt.Sprintf(
 			"stream %q with %d partitions beside %d would need more files than the process may have open (room for %d partitions): raise its limit of open files",
 			spec.Name, more, have, limit)}
 	}
-	return nil
+	ps.asked += more
+	return func() {
+		ps.mu.Lock()
+		ps.asked -= more
+		ps.mu.Unlock()
+	}, nil
 }
 
 // streamFor gives the stream that captures subject, creating the one called name if there is none.
@@ -323,7 +362,7 @@ func (n *Node) startPartitions(ctx context.Context, parallel int, streams ...*cl
 	n.partitions.change(func(next map[partKey]*partition) { maps.Copy(next, started) }) // also after an error: those that started are kept
 	parts := slices.Collect(maps.Values(started))
 	for _, p := range parts { // an update that did not find them yet
-		if now := n.catalog.State().Streams[p.stream().ID]; now != nil {
+		if now := n.catalog.State().Streams[p.stream().ID]; now != nil && now.Revision > p.stream().Revision {
 			n.streamUpdated(now) // loops never wait for a stream's lock
 		}
 	}
@@ -393,7 +432,7 @@ func (n *Node) stopStream(st *cluster.Stream, remove bool) {
 		return // a node that is closing stops everything anyway
 	}
 	defer unlock()
-	if n.ctx.Err() != nil {
+	if n.ctx.Err() != nil || remove && n.catalog.State().Purged[st.ID] == nil { // which another has done meanwhile
 		return
 	}
 	now := n.catalog.State().Streams[st.ID]
@@ -410,7 +449,9 @@ func (n *Node) stopStream(st *cluster.Stream, remove bool) {
 			}
 		}
 	})
-	n.eachLoop(func(l *loop) { l.forget(stopped) })
+	if len(stopped) > 0 {
+		n.eachLoop(func(l *loop) { l.forget(stopped) })
+	}
 	n.parallel(len(stopped), func(i int) {
 		p := stopped[i]
 		n.metrics.Release(p.count)
@@ -427,7 +468,7 @@ func (n *Node) stopStream(st *cluster.Stream, remove bool) {
 		group := st.Partitions[i].Group
 		if err := n.removeLog(partitionDir(group), group); err != nil {
 			left.Store(true)
-			n.log.Error("removing the data of a purged stream, which the next start tries again",
+			n.log.Error("removing the data of a purged stream, which is tried again",
 				zap.String("stream", st.Name), zap.Int("partition", i), zap.Uint64("group", group), zap.Error(err))
 		}
 	})
@@ -435,7 +476,7 @@ func (n *Node) stopStream(st *cluster.Stream, remove bool) {
 		return
 	}
 	if err := n.catalog.StreamRemoved(n.ctx, st.ID); err != nil && n.ctx.Err() == nil {
-		n.log.Warn("a purged stream is removed, and the next start looks again", zap.String("stream", st.Name), zap.Error(err))
+		n.log.Warn("a purged stream is removed, and looked at again", zap.String("stream", st.Name), zap.Error(err))
 	}
 }
 

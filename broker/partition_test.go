@@ -83,6 +83,30 @@ func (g gate) Write(zapcore.Entry, []zapcore.Field) error {
 // Sync implements zapcore.Core.
 func (g gate) Sync() error { return nil }
 
+// What is still being made counts as room that is taken, and as nothing that is wrong.
+func TestRoomForWhatIsBeingMade(t *testing.T) {
+	g := newGate("first")
+	n := startNode(t, t.TempDir(), func(c *Config) {
+		c.Logger = zap.New(g)
+		c.MaxConnections = openFileLimit() - fileReserve(openFileLimit()) - 303 // room for 101
+	})
+	p, q := connect(t, n), connect(t, n)
+	open := g.shut()
+	defer open()
+	p.send((&wire.CreateStream{Name: "first", Partitions: 60}).AppendTo(nil, p.next()))
+	<-g.waiting
+	if err := n.checkPartitions(); err != nil {
+		t.Error(err)
+	}
+	q.send((&wire.CreateStream{Name: "second", Partitions: 42}).AppendTo(nil, q.next()))
+	if e := q.recvError(wire.CodeLimit); e.Value != 101 {
+		t.Errorf("%+v", e)
+	}
+	q.create(wire.CreateStream{Name: "second", Partitions: 41})
+	open()
+	p.recv(wire.OpTopology)
+}
+
 // A node that is stopped while it purges a stream goes on when it starts again.
 func TestPurgeGoesOnAfterAStop(t *testing.T) {
 	g := newGate("many")

@@ -51,25 +51,32 @@ func (c Config) Validate() error {
 func (n *Node) Reconfigure(cfg Config) (changed, restart []string, err error) {
 	n.cfgMu.Lock()
 	defer n.cfgMu.Unlock()
-	cfg = cfg.withDefaults()
-	if err := cfg.validate(); err != nil {
+	whole := cfg.withDefaults()
+	if err := whole.validate(); err != nil {
 		return nil, nil, err
 	}
 	next := *n.config()
-	to, from := reflect.ValueOf(&next).Elem(), reflect.ValueOf(&cfg).Elem()
-	for i := range to.NumField() {
-		name := to.Type().Field(i).Name
-		switch to.Field(i).Kind() {
+	holds, given, said := reflect.ValueOf(&next).Elem(), reflect.ValueOf(&cfg).Elem(), reflect.ValueOf(whole)
+	for i := range holds.NumField() {
+		name := holds.Type().Field(i).Name
+		switch holds.Field(i).Kind() {
 		case reflect.Func, reflect.Interface, reflect.Pointer, reflect.Chan:
 			continue
 		}
-		switch {
-		case reflect.DeepEqual(to.Field(i).Interface(), from.Field(i).Interface()):
-		case reloadable[name]:
-			to.Field(i).Set(from.Field(i))
-			changed = append(changed, name)
-		default:
+		if reloadable[name] {
+			continue
+		}
+		if !reflect.DeepEqual(holds.Field(i).Interface(), said.Field(i).Interface()) {
 			restart = append(restart, name)
+		}
+		given.Field(i).Set(holds.Field(i)) // it holds, and so does what follows from it where nothing is said: shares of the memory
+	}
+	cfg = cfg.withDefaults()
+	for i := range holds.NumField() {
+		name := holds.Type().Field(i).Name
+		if reloadable[name] && !reflect.DeepEqual(holds.Field(i).Interface(), given.Field(i).Interface()) {
+			holds.Field(i).Set(given.Field(i))
+			changed = append(changed, name)
 		}
 	}
 	if err := next.validate(); err != nil { // new values beside old ones that need a restart

@@ -49,6 +49,24 @@ func TestReconfigure(t *testing.T) {
 	p.streamOf("orders.new")
 }
 
+// What follows from a value that needs a restart waits for it too.
+func TestReconfigureMemoryLimit(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.MemoryLimit = 1 << 30 })
+	before := *n.config()
+	for _, limit := range []int64{512 << 20, 2 << 30, 16 << 30} {
+		cfg := before
+		cfg.MemoryLimit = limit
+		cfg.PublishMemory, cfg.HotMemory, cfg.OutboundMemory, cfg.InboundMemory, cfg.MaxConnections = 0, 0, 0, 0, 0
+		changed, restart, err := n.Reconfigure(cfg)
+		if err != nil || len(changed) > 0 || !slices.Equal(restart, []string{"MemoryLimit"}) {
+			t.Errorf("%d: changed %v, restart %v, %v", limit, changed, restart, err)
+		}
+		if now := *n.config(); now.PublishMemory != before.PublishMemory || now.MaxConnections != before.MaxConnections || now.MemoryLimit != before.MemoryLimit {
+			t.Errorf("%d: what holds has changed", limit)
+		}
+	}
+}
+
 // A client goes on with what WELCOME told it after a reload lowers it; the next one is told the new value.
 func TestReconfigureKeepsPromises(t *testing.T) {
 	n := startNode(t, t.TempDir())

@@ -250,30 +250,33 @@ func (s *session) subscriptions(yield func(*subscription) bool) {
 
 // follow has subscriptions of this loop read partitions that have started.
 func (l *loop) follow(started []*partition) {
+	streams := make(map[uint64][]*partition)
+	for _, p := range started {
+		id := p.stream().ID
+		streams[id] = append(streams[id], p)
+	}
 	for s := range l.sessions {
-		s.contained(func(s *session) { s.follow(started) })
+		for _, parts := range streams {
+			s.contained(func(s *session) { s.follow(parts) })
+		}
 	}
 }
 
-func (s *session) follow(started []*partition) {
+// follow has the session's subscriptions read partitions of one stream that have started.
+func (s *session) follow(parts []*partition) {
 	for sub := range s.subscriptions {
-		var last *cluster.Stream // partitions of one stream mostly come together
-		meets := false
-		for _, p := range started {
-			st := p.stream()
-			if st != last {
-				last, meets = st, overlaps(st, sub.pattern)
-			}
-			if !meets {
-				continue
-			}
+		st := parts[0].stream()
+		if !overlaps(st, sub.pattern) {
+			continue
+		}
+		for _, p := range parts {
 			key := partKey{st.ID, p.number}
 			if _, ok := sub.cursors[key]; !ok {
 				if err := s.roomForCursors(sub.pattern, 1); err != nil {
 					s.refuse(sub.corr, err) // it goes on with what it has
 					break
 				}
-				sub.attach(key, p, st, sub.comesBack(key, p))
+				sub.attach(key, p, p.stream(), sub.comesBack(key, p))
 			}
 		}
 	}

@@ -244,6 +244,12 @@ func TestRatioAndNone(t *testing.T) {
 	if p := s.set(nil, value{"-1", "here"}); p == nil {
 		t.Error("-1 bytes are accepted")
 	}
+	for i := range table {
+		s, c := &table[i], new(Config)
+		if p := s.set(c, value{"none", "here"}); s.None && (p != nil || s.text(c) != "none") {
+			t.Errorf("%s: none came to %q: %v", s.Key, s.text(c), p)
+		}
+	}
 }
 
 func TestSecretsAreNotShown(t *testing.T) {

@@ -68,10 +68,16 @@ func Schema() string {
 			p["type"], p["default"] = "boolean", s.DefaultText() == "true"
 		case Count:
 			p["type"], p["minimum"], p["maximum"] = "integer", s.Min, s.Max
+			if s.None {
+				p["type"], p["pattern"] = []string{"integer", "string"}, "^none$"
+			}
 			delete(p, "default")
 		case Bytes:
 			p["type"], p["pattern"] = []string{"integer", "string"}, `^[0-9]+(\.[0-9]+)? ?([kKmMgGtT][iI]?)?[bB]?$`
 			p["minimum"], p["maximum"] = s.Min, s.Max
+			if s.None {
+				p["pattern"] = p["pattern"].(string) + "|^none$"
+			}
 		case Duration:
 			p["type"], p["pattern"] = "string", `^([0-9.]+(ns|us|µs|ms|s|m|h))+$|^[0-9.]+[dw]$`
 		case Ratio:

@@ -234,6 +234,9 @@ func (s *Setting) text(c *Config) string {
 	case *bool:
 		return strconv.FormatBool(*p)
 	case *int:
+		if s.None && *p == -1 {
+			return "none"
+		}
 		return strconv.Itoa(*p)
 	case *int64:
 		if s.None && *p == -1 {

@@ -26,8 +26,8 @@ func (s *Setting) set(c *Config, v value) *Problem {
 	bad := func(id explain.ID, format string, args ...any) *Problem {
 		return &Problem{id, v.Origin, s.Key + ": " + fmt.Sprintf(format, args...)}
 	}
-	if p, ok := s.field(c).(*int64); ok && s.None && v.Text == "none" {
-		*p = -1
+	if s.None && v.Text == "none" {
+		s.put(c, -1)
 		return nil
 	}
 	var n int64
@@ -80,6 +80,12 @@ func (s *Setting) set(c *Config, v value) *Problem {
 	if n > s.Max {
 		return bad(idRange, "%s is above %s: give %s", shown, s.number(s.Max), s.Range())
 	}
+	s.put(c, n)
+	return nil
+}
+
+// put sets a Count, Bytes or Duration.
+func (s *Setting) put(c *Config, n int64) {
 	switch p := s.field(c).(type) {
 	case *int:
 		*p = int(n)
@@ -88,7 +94,6 @@ func (s *Setting) set(c *Config, v value) *Problem {
 	case *time.Duration:
 		*p = time.Duration(n)
 	}
-	return nil
 }
 
 // nearest is the key most like key, or "" if none is like it.

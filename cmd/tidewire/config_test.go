@@ -1,17 +1,22 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/tidewire/tidewire/broker"
 )
 
 func writeFile(t *testing.T, path, text string) {
@@ -147,6 +152,73 @@ func TestReloadBySignal(t *testing.T) {
 	p.ends(0)
 }
 
+// Who logs does not wait for whoever reads the log, and what comes meanwhile is kept as far as there is room.
+func TestLogThatNobodyReads(t *testing.T) {
+	read, write := io.Pipe() // a write waits until it is read
+	log, _, err := (&app{err: write}).logger("info", "text")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		log.Info(fmt.Sprintf("line %d of 100", i))
+	}
+	_ = log.Sync() // gives up
+	scan := bufio.NewScanner(read)
+	for i := range 100 {
+		if want := fmt.Sprintf("line %d of 100", i); !scan.Scan() || !strings.HasSuffix(scan.Text(), want) {
+			t.Fatalf("%q, want %s; %v", scan.Text(), want, scan.Err())
+		}
+	}
+	if err := log.Sync(); err != nil {
+		t.Error(err)
+	}
+
+	var dropped atomic.Int64
+	out := stuck{make(chan struct{}, 1), make(chan struct{})}
+	l := newLines(out, &dropped)
+	_, _ = l.Write([]byte("line\n"))
+	<-out.entered
+	for range logQueue + 3 {
+		_, _ = l.Write([]byte("line\n"))
+	}
+	if n := dropped.Load(); n != 3 {
+		t.Errorf("%d lines were left out, want 3", n)
+	}
+	close(out.open)
+	<-l.idle
+}
+
+// stuck is a reader of the log that stands still until open is closed.
+type stuck struct{ entered, open chan struct{} }
+
+func (s stuck) Write(b []byte) (int, error) {
+	select {
+	case s.entered <- struct{}{}:
+	default:
+	}
+	<-s.open
+	return len(b), nil
+}
+
+// A signal that comes while the node starts ends it before it serves.
+func TestStopWhileStarting(t *testing.T) {
+	dir := t.TempDir()
+	signals := make(chan os.Signal, 1)
+	signals <- syscall.SIGTERM
+	v := &server{app: &app{}}
+	cfg := broker.Config{Address: "127.0.0.1:0", DataDir: dir}
+	if n, err := v.start(t.Context(), cfg, signals, zap.NewNop()); n != nil || err != nil {
+		t.Errorf("node %v, error %v", n, err)
+	}
+	n, err := v.start(t.Context(), cfg, signals, zap.NewNop()) // nothing holds the directory
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // No client fills a disk with lines about it, be they all the same or each another; the level holds at once.
 func TestLogIsBounded(t *testing.T) {
 	var err buffer
@@ -157,6 +229,7 @@ func TestLogIsBounded(t *testing.T) {
 	for range 100_000 {
 		log.Warn("a frame that does not decode")
 	}
+	_ = log.Sync()
 	if n := strings.Count(err.String(), "\n"); n < logFirst || n > 3*logFirst+2*100_000/logThereafter {
 		t.Errorf("%d of 100,000 equal lines", n)
 	}
@@ -165,15 +238,18 @@ func TestLogIsBounded(t *testing.T) {
 		log.Info(fmt.Sprintf("message %d", i))
 	}
 	seconds := int(time.Since(began)/time.Second) + 2
+	_ = log.Sync()
 	if n := strings.Count(err.String(), `"msg":"message`); n < logRate/2 || n > seconds*logRate {
 		t.Errorf("%d of 20,000 different lines in at most %d s", n, seconds)
 	}
 	log.Error("a write failed") // what is less does not use up its room
+	_ = log.Sync()
 	if !strings.Contains(err.String(), "a write failed") {
 		t.Error("an error was lost in the flood")
 	}
 	level.SetLevel(zap.ErrorLevel)
 	log.Named("x").Warn("not this one")
+	_ = log.Sync()
 	if strings.Contains(err.String(), "not this one") {
 		t.Error("the level does not hold")
 	}

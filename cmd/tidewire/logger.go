@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,12 +48,83 @@ func (a *app) logger(level, format string) (*zap.Logger, zap.AtomicLevel, error)
 	default:
 		return nil, at, fmt.Errorf("--log-format %q is not text or json", format)
 	}
-	return zap.New(bounded(zapcore.NewCore(enc, zapcore.Lock(zapcore.AddSync(a.err)), at))), at, nil
+	f := &flood{}
+	return zap.New(bounded(zapcore.NewCore(enc, newLines(a.err, &f.dropped), at), f)), at, nil
 }
 
-// bounded writes to core what the limits leave.
-func bounded(core zapcore.Core) zapcore.Core {
-	f := &flood{}
+// What waits to be read of the log, and how long who ends the process waits for that.
+const (
+	logQueue   = 1024 // lines
+	logPatient = time.Second
+)
+
+// lines writes log lines on a goroutine of its own. Who logs, an event loop or what ends the process for a failed disk, never waits
+// for whoever reads them: a terminal that was stopped, a pipe that is full. What is too much is left out and counted.
+type lines struct {
+	out     io.Writer
+	dropped *atomic.Int64
+
+	mu     sync.Mutex // guards what follows
+	queue  [][]byte
+	idle   chan struct{} // closed when all is written
+	writes bool          // a goroutine writes
+}
+
+func newLines(out io.Writer, dropped *atomic.Int64) *lines {
+	return &lines{out: out, dropped: dropped}
+}
+
+// Write takes one line.
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.queue) >= logQueue {
+		l.dropped.Add(1)
+		return len(b), nil
+	}
+	l.queue = append(l.queue, bytes.Clone(b))
+	if !l.writes {
+		l.writes, l.idle = true, make(chan struct{})
+		go l.write()
+	}
+	return len(b), nil
+}
+
+func (l *lines) write() {
+	for {
+		l.mu.Lock()
+		queue := l.queue
+		l.queue = nil
+		if len(queue) == 0 {
+			l.writes = false
+			close(l.idle)
+			l.mu.Unlock()
+			return
+		}
+		l.mu.Unlock()
+		for _, line := range queue {
+			_, _ = l.out.Write(line) // nobody could be told
+		}
+	}
+}
+
+// Sync waits until all lines are written, but not for long.
+func (l *lines) Sync() error {
+	l.mu.Lock()
+	writes, idle := l.writes, l.idle
+	l.mu.Unlock()
+	if !writes {
+		return nil
+	}
+	select {
+	case <-idle:
+	case <-time.After(logPatient):
+	}
+	return nil
+}
+
+// bounded writes to core what the limits leave, and counts the rest.
+func bounded(core zapcore.Core, f *flood) zapcore.Core {
 	sampled := zapcore.NewSamplerWithOptions(&floodCore{core, f}, logPeriod, logFirst, logThereafter,
 		zapcore.SamplerHook(func(_ zapcore.Entry, d zapcore.SamplingDecision) {
 			if d&zapcore.LogDropped != 0 {
@@ -95,7 +169,7 @@ func (c *floodCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Ch
 	}
 	if told, now := f.told.Load(), e.Time.UnixNano(); now-told >= logTally && f.told.CompareAndSwap(told, now) {
 		if n := f.dropped.Swap(0); n > 0 {
-			_ = c.Write(zapcore.Entry{Level: zapcore.WarnLevel, Time: e.Time, Message: "log lines were left out: the same came too often"},
+			_ = c.Write(zapcore.Entry{Level: zapcore.WarnLevel, Time: e.Time, Message: "log lines were left out: too many came, or nobody has read them"},
 				[]zapcore.Field{zap.Int64("lines", n)})
 		}
 	}

@@ -263,6 +263,18 @@ func TestServerRefusedContents(t *testing.T) {
 	}
 }
 
+// A node to try things on ends with its terminal.
+func TestDevHangsUp(t *testing.T) {
+	p := spawn(t, "", "dev", "--temp", "--listen", "127.0.0.1:0")
+	for line := ""; !strings.Contains(line, "Ctrl-C stops it."); line = p.line() {
+		if line == "" && p.cmd.ProcessState != nil {
+			t.Fatal(p.err.String())
+		}
+	}
+	p.signal(syscall.SIGHUP)
+	p.ends(0)
+}
+
 func TestDev(t *testing.T) {
 	p := spawn(t, "", "dev", "--temp", "--listen", "127.0.0.1:0")
 	var story strings.Builder

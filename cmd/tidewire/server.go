@@ -112,7 +112,11 @@ func (v *server) run(c *cobra.Command, ready func(*broker.Node)) error {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
 	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
+	if _, dev := v.defaults["dev"]; dev && options.File == "" { // nothing to read again: its terminal is gone
+		signal.Notify(signals, syscall.SIGHUP)
+	} else {
+		signal.Notify(hangups, syscall.SIGHUP)
+	}
 	defer signal.Stop(hangups)
 	cfg.Logger, cfg.Commit = log, currentVersion().Commit
 	cfg.Fatal = func(err error) { // logged by the node
@@ -124,9 +128,9 @@ func (v *server) run(c *cobra.Command, ready func(*broker.Node)) error {
 	}
 	source := config.NewSource(options, cfg, level, log.Named("config"))
 	cfg.Config.Config.Settings = source.Admin()
-	n, err := broker.Start(c.Context(), cfg.Config.Config)
-	if err != nil {
-		return v.notStarted(err)
+	n, err := v.start(c.Context(), cfg.Config.Config, signals, log)
+	if n == nil {
+		return err
 	}
 	source.Bind(n)
 	ready(n)
@@ -152,6 +156,58 @@ func (v *server) run(c *cobra.Command, ready func(*broker.Node)) error {
 	return v.wait(n, signals, log, tell)
 }
 
+// start starts the node. At a signal it gives that up, and returns neither node nor error once what was begun is ended; at a
+// second one it returns at once.
+func (v *server) start(ctx context.Context, cfg broker.Config, signals <-chan os.Signal, log *zap.Logger) (*broker.Node, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		node *broker.Node
+		err  error
+	}
+	started := make(chan result, 1)
+	go func() {
+		n, err := broker.Start(ctx, cfg)
+		started <- result{n, err}
+	}()
+	var began time.Time // when it was told to stop
+	for {
+		select {
+		case r := <-started:
+			switch {
+			case r.err != nil && (began.IsZero() || !errors.Is(r.err, context.Canceled)):
+				return nil, v.notStarted(r.err)
+			case began.IsZero():
+				return r.node, nil
+			case r.node != nil:
+				return nil, stoppedBadly(r.node.Stop(context.Background()))
+			}
+			return nil, nil
+		case s := <-signals:
+			switch {
+			case began.IsZero():
+				began = time.Now()
+				log.Info("stopping before the node is ready; the same signal again stops at once", zap.Stringer("signal", s))
+				cancel()
+			case time.Since(began) >= sameSignal:
+				return nil, v.stoppedAtOnce(log)
+			}
+		}
+	}
+}
+
+func (v *server) stoppedAtOnce(log *zap.Logger) error {
+	_ = log.Sync()
+	return &problem{id: explain.StoppedAtOnce, what: "stopped at once, by a second signal"}
+}
+
+func stoppedBadly(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &problem{id: explain.StoppedBadly, what: "the node did not stop in good order", err: err}
+}
+
 // sameSignal is how soon another signal is the first one again: a terminal sends Ctrl-C to a whole group, and a
 // parent of ours may pass it on.
 const sameSignal = 200 * time.Millisecond
@@ -172,17 +228,13 @@ func (v *server) wait(n *broker.Node, signals <-chan os.Signal, log *zap.Logger,
 	for {
 		select {
 		case err := <-stopped:
-			if err != nil {
-				return &problem{id: explain.StoppedBadly, what: "the node did not stop in good order", err: err}
-			}
-			return nil
+			return stoppedBadly(err)
 		case <-signals:
 			if time.Since(began) < sameSignal {
 				continue
 			}
 		}
-		_ = log.Sync()
-		return &problem{id: explain.StoppedAtOnce, what: "stopped at once, by a second signal"}
+		return v.stoppedAtOnce(log)
 	}
 }
 
