@@ -248,6 +248,17 @@ func TestOneAskAfterTheOther(t *testing.T) {
 	p.recv(wire.OpPong)
 }
 
+// pile sends what waits in the node, as the only connection, until its session is resumed.
+func (p *peer) pile(n *Node, flood []byte) {
+	p.t.Helper()
+	onSession(n, func(s *session) { s.gaveWay, s.paced = true, true })
+	p.send(flood)
+	until(p.t, "it has arrived", func() (all bool) {
+		onSession(n, func(s *session) { all = s.conn.InboundBuffered() == len(flood) })
+		return all
+	})
+}
+
 // However much of it waits, what costs more to answer than to send gets a part of the loop only.
 func TestRefusalsArePaced(t *testing.T) {
 	bad := encode(t, 0, false, message{"orders", "", ""})
@@ -263,12 +274,7 @@ func TestRefusalsArePaced(t *testing.T) {
 			corr, _ := p.open(p.streamOf("orders"), wire.Open{})
 			frame := frame(corr)
 			flood := bytes.Repeat(frame, 2*waitBytes/len(frame))
-			onSession(n, func(s *session) { s.gaveWay, s.paced = true, true }) // what arrives waits
-			p.send(flood)
-			until(t, "it has arrived", func() (all bool) {
-				onSession(n, func(s *session) { all = s.conn.InboundBuffered() == len(flood) })
-				return all
-			})
+			p.pile(n, flood)
 			onSession(n, func(s *session) {
 				s.loop.began = time.Now()
 				s.resume()
@@ -293,12 +299,7 @@ func TestLargeFramesTakeTurns(t *testing.T) {
 			corr, _ := p.open(p.streamOf("orders"), wire.Open{})
 			frame := wire.AppendPublish(nil, corr, b)
 			flood := bytes.Repeat(frame, 3)
-			onSession(n, func(s *session) { s.gaveWay, s.paced = true, true }) // what arrives waits
-			p.send(flood)
-			until(t, "it has arrived", func() (all bool) {
-				onSession(n, func(s *session) { all = s.conn.InboundBuffered() == len(flood) })
-				return all
-			})
+			p.pile(n, flood)
 			onSession(n, func(s *session) {
 				s.loop.began = time.Now().Add(-time.Hour) // the turn is over, and a frame is served all the same
 				s.resume()

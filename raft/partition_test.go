@@ -575,15 +575,21 @@ func TestLargestBatches(t *testing.T) {
 	p.Close()
 }
 
-// A damaged entry on a node without peers costs its own records and nothing else.
-func TestDamageAboveTheSnapshotIsPassedOver(t *testing.T) {
+// killedAfterTen gives a partition with ten entries of a record each, and a copy of its node as a kill leaves it.
+func killedAfterTen(t *testing.T) (p *testPartition, killed *testNode) {
+	t.Helper()
 	n := newNode(t)
 	n.open()
-	p := n.partition().lead()
+	p = n.partition().lead()
 	for i := range uint64(10) {
 		must(t, p.publish(&Pending{Producer: 1, Sequence: i, Count: 1}, batch(1, i, 500)).Err)
 	}
-	killed := n.copyKilled()
+	return p, n.copyKilled()
+}
+
+// A damaged entry on a node without peers costs its own records and nothing else.
+func TestDamageAboveTheSnapshotIsPassedOver(t *testing.T) {
+	p, killed := killedAfterTen(t)
 	p.Close()
 	killed.damage(batch(1, 4, 500), batch(1, 4, 500))
 	killed.open()
@@ -619,13 +625,7 @@ func TestDamageAboveTheSnapshotIsPassedOver(t *testing.T) {
 func TestDamagedConfiguration(t *testing.T) {
 	for name, damaged := range map[string]uint64{"alone": 0, "with what follows": 2} {
 		t.Run(name, func(t *testing.T) {
-			n := newNode(t)
-			n.open()
-			p := n.partition().lead()
-			for i := range uint64(10) {
-				must(t, p.publish(&Pending{Producer: 1, Sequence: i, Count: 1}, batch(1, i, 500)).Err)
-			}
-			killed := n.copyKilled()
+			p, killed := killedAfterTen(t)
 			last := p.group.loneConfiguration()
 			if damaged > 0 {
 				last = batch(1, damaged-1, 500)
