@@ -183,3 +183,37 @@ func TestDeletedOfOneName(t *testing.T) {
 	c.fails(exitError, []string{"stream", "undelete", "--id", second}, "TW-4104", "nothing: it is there")
 	c.fails(exitError, []string{"stream", "purge", "--id", second, "--yes=s"}, "TW-4104", "stream rm s --purge")
 }
+
+// meanwhile is somebody at a terminal who does something before the answer.
+type meanwhile struct {
+	do     func()
+	answer *strings.Reader
+}
+
+func (m *meanwhile) Read(b []byte) (int, error) {
+	if m.do != nil {
+		m.do()
+		m.do = nil
+	}
+	return m.answer.Read(b)
+}
+
+// A stream that took the name while the question stood is not the one that was asked about.
+func TestRemoveWhatWasAskedAbout(t *testing.T) {
+	n := startNode(t, t.TempDir(), false)
+	c := newCLI(t, n)
+	for _, args := range [][]string{{"stream", "rm", "s"}, {"stream", "rm", "s", "--purge"}} {
+		c.ok("stream", "create", "s")
+		asked := *c
+		asked.typed = true
+		asked.in = &meanwhile{func() {
+			c.ok("stream", "rm", "s", "--purge", "--yes")
+			c.ok("stream", "create", "s")
+		}, strings.NewReader("y\n")}
+		if r := asked.run(args...); r.code == 0 {
+			t.Errorf("%v: %+v", args, r)
+		}
+		c.ok("stream", "show", "s")
+		c.ok("stream", "rm", "s", "--purge", "--yes")
+	}
+}

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	client "github.com/tidewire/tidewire/client/go"
-	"github.com/tidewire/tidewire/internal/explain"
 	adminv1 "github.com/tidewire/tidewire/proto/admin/v1"
 )
 
@@ -43,7 +42,7 @@ removes them now: space comes back only then.`,
 				if err := cn.confirm(c, st.Name, removeQuestion(&st, purge), yes); err != nil {
 					return err
 				}
-				gone, err := cn.remove(c.Context(), st.Name, purge)
+				gone, err := cn.remove(c.Context(), &st, purge)
 				if err != nil {
 					return err
 				}
@@ -67,20 +66,24 @@ func removeQuestion(st *client.Stream, purge bool) string {
 	return fmt.Sprintf("Delete stream %s? Its %s (%s) will be %s.", st.Name, plural(st.Records(), "record"), size(st.Bytes()), how)
 }
 
-// remove deletes a stream: softly through the admin API, which tells until when its data are kept, or for good.
-func (cn *connection) remove(ctx context.Context, name string, purge bool) (removed, error) {
-	what := "stream " + name + " was not deleted"
-	if purge {
-		return removed{Name: name, Purged: true}, cn.call(ctx, func(ctx context.Context, cl *client.Client) error {
-			if err := cl.DeleteStream(ctx, name, true); err != nil {
-				return &problem{id: explain.StreamRequest, what: what, err: err}
-			}
-			return nil
-		})
-	}
-	out, request := removed{Name: name}, rand.Text()
+// remove deletes a stream, that one and none that took its name meanwhile: softly, and then it tells until when the data are kept, or
+// for good.
+func (cn *connection) remove(ctx context.Context, st *client.Stream, purge bool) (removed, error) {
+	what := "stream " + st.Name + " was not deleted"
+	out, request, etag := removed{Name: st.Name, Purged: purge}, rand.Text(), ""
 	err := cn.admin(ctx, what, func(ctx context.Context, s adminv1.StreamServiceClient) error {
-		got, err := s.DeleteStream(ctx, &adminv1.DeleteStreamRequest{Name: name, RequestId: request})
+		if purge {
+			_, err := s.PurgeStream(ctx, &adminv1.PurgeStreamRequest{Id: st.ID, Force: true, RequestId: request})
+			return err
+		}
+		if etag == "" { // it stays the same when the call is repeated
+			got, err := s.GetStream(ctx, &adminv1.GetStreamRequest{Id: st.ID})
+			if err != nil {
+				return err
+			}
+			etag = got.Stream.Etag
+		}
+		got, err := s.DeleteStream(ctx, &adminv1.DeleteStreamRequest{Name: st.Name, Etag: etag, RequestId: request})
 		if err == nil && got.Stream.GetPurgeTime() != nil {
 			out.PurgeAt = timeOf(got.Stream.PurgeTime.AsTime())
 		}
