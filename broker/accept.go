@@ -170,10 +170,9 @@ func withoutZone(addr net.Addr) {
 func fileReserve(limit int) int { return max(limit/16, min(limit/4, 32)) }
 
 // filesFor reports whether files are left beside the connection's.
-func filesFor(c net.Conn) bool {
-	tcp, ok := c.(*net.TCPConn)
+func filesFor(c *net.TCPConn) bool {
 	limit := openFileLimit()
-	return !ok || descriptor(tcp) < limit-fileReserve(limit)
+	return descriptor(c) < limit-fileReserve(limit)
 }
 
 // descriptor is the number of the connection's file. The kernel gives the lowest that is free, so at least as

@@ -14,7 +14,7 @@ import (
 // those of the client port do without one.
 type adminPort struct {
 	node     *Node
-	listener net.Listener
+	listener *net.TCPListener
 	mu       sync.Mutex // guards sniffing and closed
 	sniffing map[net.Conn]struct{}
 	closed   bool // what is accepted yet is closed
@@ -50,7 +50,7 @@ func (n *Node) AdminAddr() net.Addr {
 func (a *adminPort) run() {
 	n := a.node
 	for {
-		c, err := a.listener.Accept()
+		c, err := a.listener.AcceptTCP()
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return

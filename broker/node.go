@@ -457,10 +457,11 @@ func (n *Node) skipNumbers(ctx context.Context, older bool) error {
 	if older { // of which something that is deleted now may tell
 		producer = max(producer, state.NextProducer)
 	}
-	if group >= state.NextGroup || producer >= state.NextProducer {
-		n.log.Warn("the catalog may be older than the data, as one that was put back from a copy: streams that were made since are not known, and numbers that may be in use are passed over",
-			zap.Uint64("next_group", state.NextGroup), zap.Uint64("highest_group", group),
-			zap.Uint64("next_producer", state.NextProducer), zap.Uint64("highest_producer", producer))
+	if group < state.NextGroup && producer < state.NextProducer {
+		return nil
 	}
+	n.log.Warn("the catalog may be older than the data, as one that was put back from a copy: streams that were made since are not known, and numbers that may be in use are passed over",
+		zap.Uint64("next_group", state.NextGroup), zap.Uint64("highest_group", group),
+		zap.Uint64("next_producer", state.NextProducer), zap.Uint64("highest_producer", producer))
 	return n.catalog.Skip(ctx, group, producer)
 }

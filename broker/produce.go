@@ -244,7 +244,7 @@ const (
 	// mixedSubjects is how many subjects of a mixed batch are remembered, where they are compared with few filters: what comes again
 	// beyond that is compared again.
 	mixedSubjects = 1024
-	// mostMatches is how many subjects times filters of the stream one mixed batch may have the loop compare, some 15 ms. With up to
+	// mostMatches is how many subjects times filters of the stream one mixed batch may have the loop compare, in 7 to 15 ms. With up to
 	// 16 filters no batch has that many.
 	mostMatches = 1 << 20
 	// manyMatches is from how many on it is paced, unless it has as many bytes.

@@ -331,9 +331,6 @@ func (c *Catalog) StreamRemoved(ctx context.Context, id uint64) error {
 // Skip has numbers up to those of a group and of a producer that are in use never given out again, nor those of streams
 // that the catalog they were given by may have known. It changes nothing if this catalog gave them itself.
 func (c *Catalog) Skip(ctx context.Context, group, producer uint64) error {
-	if s := c.State(); group < s.NextGroup && producer < s.NextProducer {
-		return nil
-	}
 	_, err := c.propose(ctx, command{Op: opSkip, Group: group, Producer: producer})
 	return err
 }

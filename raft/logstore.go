@@ -120,7 +120,7 @@ func (s *logStore) GetLog(index uint64, out *hraft.Log) error {
 	}
 	if errors.Is(err, storage.ErrCorrupt) {
 		if e, err = s.header(i); err == nil {
-			s.logger.Error("a damaged entry is passed over; its producers' sequences are not remembered", zap.Uint64("index", index))
+			s.logger.Error("a damaged entry is passed over; what it held of records, and of their producers' sequences, is lost", zap.Uint64("index", index))
 		}
 	}
 	switch {

@@ -48,11 +48,11 @@ func (c *Client) PublishAsync(ctx context.Context, m Message, done func(Ack, err
 }
 
 func (c *Client) publish(ctx context.Context, m *Message, w *waiter, done func(Ack, error)) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
 	cost := c.cost(m)
 	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		r, err := c.route(ctx, m.Subject)
 		if err != nil {
 			return err
@@ -77,13 +77,9 @@ func (c *Client) publish(ctx context.Context, m *Message, w *waiter, done func(A
 			return nil
 		}
 		c.budget.release(cost)
-		if !errors.Is(err, errGone) {
+		if !errors.Is(err, errGone) { // otherwise: a stream of another id may capture the subject by now
 			return err
 		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		// A stream of another id may capture the subject by now.
 	}
 }
 

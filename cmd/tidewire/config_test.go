@@ -175,7 +175,7 @@ func TestLogThatNobodyReads(t *testing.T) {
 
 	var dropped atomic.Int64
 	out := stuck{make(chan struct{}, 1), make(chan struct{})}
-	l := newLines(out, &dropped)
+	l := &lines{out: out, dropped: &dropped}
 	_, _ = l.Write([]byte("line\n"))
 	<-out.entered
 	for range logQueue + 3 {
@@ -185,7 +185,7 @@ func TestLogThatNobodyReads(t *testing.T) {
 		t.Errorf("%d lines were left out, want 3", n)
 	}
 	close(out.open)
-	<-l.idle
+	_ = l.Sync()
 }
 
 // stuck is a reader of the log that stands still until open is closed.

@@ -17,7 +17,8 @@ import (
 
 const devLong = `Run a node to try things on: on loopback, with its data in ./tidewire-data (or DIR), and
 streams made as soon as somebody publishes. It is as durable as any other node. Ctrl-C
-ends it; started again on the same directory it goes on where it was.
+ends it, and so does the end of its terminal; started again on the same directory it goes
+on where it was.
 
 What is a flag of tidewire server is one here too.`
 
@@ -26,7 +27,7 @@ const devExample = `  tidewire dev
   tidewire dev ./playground --listen 127.0.0.1:7421`
 
 func (a *app) devCommand() *cobra.Command {
-	v := &server{app: a, defaults: map[string]string{"data": "tidewire-data", "log.level": "warn", "dev": "true"}}
+	v := &server{app: a, attended: true, defaults: map[string]string{"data": "tidewire-data", "log.level": "warn", "dev": "true"}}
 	var temp bool
 	c := &cobra.Command{
 		Use:     "dev [DIR]",

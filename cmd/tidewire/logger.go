@@ -49,7 +49,7 @@ func (a *app) logger(level, format string) (*zap.Logger, zap.AtomicLevel, error)
 		return nil, at, fmt.Errorf("--log-format %q is not text or json", format)
 	}
 	f := &flood{}
-	return zap.New(bounded(zapcore.NewCore(enc, newLines(a.err, &f.dropped), at), f)), at, nil
+	return zap.New(bounded(zapcore.NewCore(enc, &lines{out: a.err, dropped: &f.dropped}, at), f)), at, nil
 }
 
 // What waits to be read of the log, and how long who ends the process waits for that.
@@ -64,14 +64,9 @@ type lines struct {
 	out     io.Writer
 	dropped *atomic.Int64
 
-	mu     sync.Mutex // guards what follows
-	queue  [][]byte
-	idle   chan struct{} // closed when all is written
-	writes bool          // a goroutine writes
-}
-
-func newLines(out io.Writer, dropped *atomic.Int64) *lines {
-	return &lines{out: out, dropped: dropped}
+	mu    sync.Mutex // guards what follows
+	queue [][]byte
+	done  chan struct{} // closed when all is written; nil: it is
 }
 
 // Write takes one line.
@@ -83,8 +78,8 @@ func (l *lines) Write(b []byte) (int, error) {
 		return len(b), nil
 	}
 	l.queue = append(l.queue, bytes.Clone(b))
-	if !l.writes {
-		l.writes, l.idle = true, make(chan struct{})
+	if l.done == nil {
+		l.done = make(chan struct{})
 		go l.write()
 	}
 	return len(b), nil
@@ -96,8 +91,8 @@ func (l *lines) write() {
 		queue := l.queue
 		l.queue = nil
 		if len(queue) == 0 {
-			l.writes = false
-			close(l.idle)
+			close(l.done)
+			l.done = nil
 			l.mu.Unlock()
 			return
 		}
@@ -111,13 +106,13 @@ func (l *lines) write() {
 // Sync waits until all lines are written, but not for long.
 func (l *lines) Sync() error {
 	l.mu.Lock()
-	writes, idle := l.writes, l.idle
+	done := l.done
 	l.mu.Unlock()
-	if !writes {
+	if done == nil {
 		return nil
 	}
 	select {
-	case <-idle:
+	case <-done:
 	case <-time.After(logPatient):
 	}
 	return nil

@@ -59,6 +59,7 @@ type server struct {
 	file     string            // --config
 	defaults map[string]string // the verb's own
 	fixed    []config.Given    // what the verb says beside its flags
+	attended bool              // by somebody at a terminal: it ends with that, if there is no file to read again
 	listen   string            // as loaded
 	data     string
 }
@@ -112,7 +113,7 @@ func (v *server) run(c *cobra.Command, ready func(*broker.Node)) error {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
 	hangups := make(chan os.Signal, 1)
-	if _, dev := v.defaults["dev"]; dev && options.File == "" { // nothing to read again: its terminal is gone
+	if v.attended && options.File == "" {
 		signal.Notify(signals, syscall.SIGHUP)
 	} else {
 		signal.Notify(hangups, syscall.SIGHUP)
