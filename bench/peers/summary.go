@@ -19,7 +19,7 @@ func readReports(files []string) (reports []*Report, err error) {
 		}
 		r := new(Report)
 		if err := json.Unmarshal(b, r); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, fmt.Errorf("%s is no results.json of a run: %w", name, err)
 		}
 		reports = append(reports, r)
 	}
