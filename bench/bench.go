@@ -5,9 +5,9 @@
 // waited (no "coordinated omission"). Flat out there is no such moment, and latency counts from
 // the call that hands the record over; it is then mostly a statement about how much was in flight.
 //
-// A warm-up comes first and is in none of the figures. Rate is records over the time from the first
-// measured record handed over to the last one acknowledged (Publish), or from before the first was
-// asked for to the last delivered (Replay). A workload whose context ends while it measures returns what it
+// A warm-up comes first and is in none of the figures. Flat out, a rate is the acks that came while it was measured, as many are in
+// flight when that begins and when it ends. Of a number of records it is these over the time from the first handed over, or the last ack
+// of the warm-up, to the last ack (Publish), or from before the first was asked for to the last delivered (Replay). A workload whose context ends while it measures returns what it
 // has, beside the context's error.
 package bench
 

@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -301,5 +304,55 @@ func TestInterrupted(t *testing.T) {
 	r, err = RoundTrip(ctx, RoundTripConfig{Server: address, Warmup: -1, Duration: time.Minute})
 	if !errors.Is(err, context.Canceled) || r == nil || r.Records == 0 || r.Took <= 0 || r.Latency == nil {
 		t.Errorf("rtt: %+v, %v", r, err)
+	}
+}
+
+// steady is a broker that acknowledges a record each millisecond, however many are in flight.
+type steady struct {
+	Publisher
+	queue chan func(client.Ack, error)
+	done  sync.WaitGroup
+}
+
+func (s *steady) PublishAsync(_ context.Context, _ client.Message, done func(client.Ack, error)) error {
+	s.done.Add(1)
+	s.queue <- done
+	return nil
+}
+
+func (s *steady) Flush(context.Context) error { s.done.Wait(); return nil }
+func (s *steady) Close() error                { close(s.queue); return nil }
+
+func (s *steady) run() {
+	for done := range s.queue {
+		time.Sleep(time.Millisecond)
+		done(client.Ack{}, nil)
+		s.done.Done()
+	}
+}
+
+// What a broker takes in a second is its rate, however much of the warm-up it still has before it, and however much is in
+// flight at the end.
+func TestRateIsThatOfTheBroker(t *testing.T) {
+	for _, cfg := range []PublishConfig{
+		{Duration: time.Second},
+		{Records: 1000},
+		{Duration: time.Second, Connections: 2}, // each with a broker of its own
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			cfg.InFlight, cfg.Warmup = 500, 100*time.Millisecond
+			cfg.Dial = func(context.Context) (Publisher, error) {
+				s := &steady{queue: make(chan func(client.Ack, error), cfg.InFlight)}
+				go s.run()
+				return s, nil
+			}
+			r, err := Publish(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := 1000 * float64(max(1, cfg.Connections)); math.Abs(r.PerSecond()-want) > 2*want/1000 {
+				t.Errorf("%d records in %v: %.0f a second, not %.0f", r.Records, r.Took, r.PerSecond(), want)
+			}
+		})
 	}
 }

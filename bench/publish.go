@@ -144,7 +144,7 @@ func Publish(ctx context.Context, cfg PublishConfig) (*Result, error) {
 		})
 	}
 	running.Wait()
-	interrupted := parent.Err()
+	ended, interrupted := began.now(), parent.Err()
 	if err := context.Cause(ctx); err != nil && interrupted == nil {
 		return nil, err
 	}
@@ -157,6 +157,10 @@ func Publish(ctx context.Context, cfg PublishConfig) (*Result, error) {
 		r.From = "the time a record was meant to be sent to its ack"
 	}
 	collect(r, senders)
+	if acks := counted(senders); acks > 0 {
+		r.Records, r.Took = acks, min(cfg.Duration, time.Duration(ended)-cfg.Warmup)
+	}
+	r.Bytes = r.Records * uint64(r.Size)
 	if r.Records == 0 && interrupted != nil {
 		return nil, interrupted
 	}
@@ -181,22 +185,30 @@ func collect(r *Result, senders []*sender) {
 	h := NewHistogram()
 	first, last := int64(-1), int64(0)
 	for _, s := range senders {
+		h.Add(s.histogram)
 		if s.measured == 0 {
 			continue
 		}
-		h.Add(s.histogram)
 		r.Records += s.measured
 		last = max(last, s.last)
-		if first < 0 || s.first < first {
-			first = s.first
+		// What it has of the warm-up must be out of the way first.
+		if began := max(s.first, s.warmed); first < 0 || began < first {
+			first = began
 		}
 		if r.Voters == 0 || s.quorum < r.Quorum {
 			r.Quorum, r.Voters = s.quorum, s.voters
 		}
 	}
-	r.Bytes = r.Records * uint64(r.Size)
 	r.Took = time.Duration(last - first)
 	r.Latency = h.Latency()
+}
+
+// counted is how many acks came while a rate was measured: flat out, that is what the broker did meanwhile, whenever it was asked to.
+func counted(senders []*sender) (acks uint64) {
+	for _, s := range senders {
+		acks += s.acks
+	}
+	return acks
 }
 
 // sender is one connection's part of the load.
@@ -215,8 +227,10 @@ type sender struct {
 
 	// Written by who is told of acks: the client's callback goroutine, or the sender itself when it waits for each.
 	histogram      *Histogram
-	last           int64
-	measured       uint64
+	measured       uint64 // records
+	last           int64  // when the last of them was acknowledged
+	warmed         int64  // the same of the warm-up
+	acks           uint64 // while it was measured, flat out for a time
 	quorum, voters int
 	failed         chan error // buffered; the first failure
 }
@@ -248,8 +262,7 @@ func (s *sender) run(ctx context.Context) (err error) {
 	return send(ctx)
 }
 
-// next says when record i begins to count, whether it is measured, and whether the run is over before it. It is over when
-// Duration has passed since the first measured one: a broker that is slow may take all of the warm-up for what is in flight.
+// next says when record i begins to count, whether it is measured, and whether the run is over before it.
 func (s *sender) next(ctx context.Context, i, measured uint64) (began int64, measure, over bool) {
 	if s.pacer.interval > 0 {
 		began = s.pacer.due(i)
@@ -258,15 +271,16 @@ func (s *sender) next(ctx context.Context, i, measured uint64) (began int64, mea
 		began = s.clock.now()
 	}
 	measure = began >= int64(s.cfg.Warmup)
-	over = s.quota > 0 && measured == s.quota || s.cfg.Duration > 0 && measured > 0 && began >= s.first+int64(s.cfg.Duration)
+	over = s.quota > 0 && measured == s.quota || s.cfg.Duration > 0 && began >= int64(s.cfg.Warmup+s.cfg.Duration)
 	return began, measure, over || ctx.Err() != nil
 }
 
 // sync waits for each ack before the next record.
 func (s *sender) sync(ctx context.Context) error {
 	v := newValues(s.cfg.Size, uint64(s.share), s.cfg.Redundant)
+	sent := uint64(0) // measured ones
 	for i := uint64(0); ; i++ {
-		began, measure, over := s.next(ctx, i, s.measured)
+		began, measure, over := s.next(ctx, i, sent)
 		if over {
 			return nil
 		}
@@ -275,8 +289,11 @@ func (s *sender) sync(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if measure && s.measured == 0 {
-			s.first = began
+		if measure {
+			if sent == 0 {
+				s.first = began
+			}
+			sent++
 		}
 		s.acked(ack, began, measure)
 	}
@@ -340,14 +357,20 @@ func (s *sender) async(ctx context.Context) error {
 	}
 }
 
+// acked is told of an ack, and whether its record is one of those that are measured.
 func (s *sender) acked(ack client.Ack, began int64, measure bool) {
 	s.cfg.Progress.Add(1)
+	now := s.clock.now()
+	if since := time.Duration(now) - s.cfg.Warmup; s.cfg.Records == 0 && s.cfg.Rate == 0 && since >= 0 && since < s.cfg.Duration {
+		s.acks++
+	}
 	if !measure {
+		s.warmed = now
 		return
 	}
-	s.last = s.clock.now()
-	s.histogram.Record(time.Duration(s.last - began))
+	s.histogram.Record(time.Duration(now - began))
 	s.measured++
+	s.last = now
 	if s.voters == 0 || ack.Quorum < s.quorum {
 		s.quorum, s.voters = ack.Quorum, ack.Voters
 	}

@@ -53,6 +53,7 @@ func Replay(ctx context.Context, cfg ReplayConfig) (*Result, error) {
 	if cfg.Window > 0 {
 		options = append(options, client.Window(cfg.Window))
 	}
+	plan.filter = cfg.Filter
 	opened := time.Now()
 	sub, err := c.Subscribe(ctx, cfg.Filter, options...)
 	if err != nil {
@@ -77,7 +78,9 @@ type replay struct {
 	next map[partition]uint64 // offset of the next record
 	end  map[partition]uint64 // behind the last record that the filter selects
 	all  bool                 // the filter selects all of the streams: offsets have no gaps
-	left int                  // partitions that have not reached their end
+
+	filter string
+	left   int // partitions that have not reached their end
 }
 
 func plan(ctx context.Context, c *client.Client, filter string) (*replay, error) {
@@ -175,6 +178,9 @@ func (p *replay) read(ctx context.Context, sub *client.Subscription, cfg *Replay
 				return fmt.Errorf("stream %s partition %d: offset %d came where %d belongs", rec.Stream, rec.Partition, rec.Offset, expect)
 			}
 			r.Gaps += rec.Offset - expect
+		}
+		if !p.all && !wire.Match(p.filter, rec.Subject) {
+			return fmt.Errorf("stream %s partition %d: offset %d has the subject %s, which %s does not select", rec.Stream, rec.Partition, rec.Offset, rec.Subject, p.filter)
 		}
 		expect = rec.Offset + 1
 		seen++

@@ -55,6 +55,11 @@ func (c *Case) cold() bool {
 	return slices.ContainsFunc(c.rows(), func(row *Case) bool { return row.Spec.Cold })
 }
 
+// weighsDisk reports whether a row of the case is of what the disk has written.
+func (c *Case) weighsDisk() bool {
+	return slices.ContainsFunc(c.rows(), func(row *Case) bool { return row.Metric.Name == device.Name })
+}
+
 // Entry is a system in a Case, with what it is known to do.
 type Entry struct {
 	System string
@@ -69,8 +74,8 @@ type Goal struct {
 	Reach   float64 `json:"reach"`             // at least, or at most if less is better
 	Stretch float64 `json:"stretch,omitempty"` // what would be better still; 0: nothing is said
 
-	// Flat is another figure that must not grow over the loads of a case: the last over the second, at most Reach.
-	Flat *Metric `json:"-"`
+	Of   *Metric `json:"-"`              // another figure than the row's
+	Flat bool    `json:"flat,omitempty"` // Of must not grow over the loads of the case: that of the last over that of the second, at most Reach
 }
 
 // Metric says which figure of a Run counts.
@@ -90,6 +95,8 @@ var (
 	busy       = Metric{"CPU", "% of a core", true, func(r *Run) float64 { return 100 * r.Busy }}
 	anonymous  = Metric{"memory", "MB", true, func(r *Run) float64 { return float64(r.Anonymous) / 1e6 }}
 	stored     = Metric{"disk", "MB", true, func(r *Run) float64 { return float64(r.Stored) / 1e6 }}
+	kept       = Metric{"what is kept", "MB", false, stored.Of}
+	read       = Metric{"what each consumer reads", "MB/s", false, func(r *Run) float64 { return r.Read / 1e6 }}
 	took       = Metric{"time", "ms", true, func(r *Run) float64 { return r.Result.Took.Seconds() * 1e3 }}
 )
 
@@ -114,13 +121,13 @@ var r1 = []Case{
 		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "raw", Known: 257}, {System: "jetstream", Client: "async", Known: 169}, {System: "jetstream", Client: "fast"}, {System: "jetstream-always", Client: "raw", Known: 4.8}, {System: "jetstream-always", Client: "atomic"}, {System: "redis-always"}, {System: "redis-always", Client: "multi"}},
 		Goals:   []Goal{{Than: "jetstream", Reach: 2, Stretch: 3}}},
 	{Name: "batching, 1 connection", Spec: publishing(1, inFlight, perBatch, 128), Metric: throughput,
-		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "fast", Known: 323}, {System: "jetstream", Client: "raw", Known: 257}, {System: "jetstream-always", Client: "atomic"}, {System: "redis-always", Known: 215}, {System: "redis-always", Client: "multi"}, {System: "redis-everysec", Known: 302}},
+		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "fast", Known: 323}, {System: "jetstream", Client: "raw", Known: 257}, {System: "jetstream-always", Client: "atomic"}, {System: "redis-always", Known: 215}, {System: "redis-always", Client: "multi"}, {System: "redis-everysec", Known: 302}, {System: "redis-everysec", Client: "multi"}},
 		Goals:   []Goal{{Than: "jetstream", Reach: 4, Stretch: 6}, {Than: "redis-always", Reach: 6, Stretch: 9}}},
 	{Name: "batching, 16 connections", Spec: publishing(16, inFlight/16, perBatch, 128), Metric: throughput,
-		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "raw"}, {System: "jetstream", Client: "fast"}, {System: "jetstream-always", Client: "atomic"}, {System: "redis-always", Known: 483}, {System: "redis-always", Client: "multi"}, {System: "redis-everysec", Known: 520}},
+		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "raw"}, {System: "jetstream", Client: "fast"}, {System: "jetstream-always", Client: "atomic"}, {System: "redis-always", Known: 483}, {System: "redis-always", Client: "multi"}, {System: "redis-everysec", Known: 520}, {System: "redis-everysec", Client: "multi"}},
 		Goals:   []Goal{{Than: "redis-always", Reach: 3, Stretch: 4}}},
 	{Name: "1 KiB, batching", Spec: publishing(1, inFlight, perBatch, 1024), Metric: throughput,
-		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "fast", Known: 224}, {System: "jetstream-always", Client: "atomic"}, {System: "redis-always", Known: 48}, {System: "redis-always", Client: "multi"}, {System: "redis-everysec", Known: 113}},
+		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "fast", Known: 224}, {System: "jetstream-always", Client: "atomic"}, {System: "redis-always", Known: 48}, {System: "redis-always", Client: "multi"}, {System: "redis-everysec", Known: 113}, {System: "redis-everysec", Client: "multi"}},
 		Goals:   []Goal{{Than: "jetstream", Reach: 2, Stretch: 3}}},
 	{Name: "end to end at 1,000/s, p50", Spec: Spec{Kind: roundTrip, Rate: 1000, Size: 128}, Metric: median,
 		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "ordered", Known: 210}, {System: "jetstream-always", Client: "ordered", Known: 520}},

@@ -121,6 +121,9 @@ func runJob(ctx context.Context, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if before.CPU, err = cpuOf(j.Pid); err != nil { // without what writing out what was dirty has cost
+		return err
+	}
 	began := time.Now()
 	profiles, err := startProfiles(j.Profile)
 	if err != nil {
@@ -171,6 +174,9 @@ func load(ctx context.Context, system System, address string, spec Spec, records
 		}
 		if r.Records != spec.selected() {
 			return nil, fmt.Errorf("%d records were read of %d", r.Records, spec.selected())
+		}
+		if want := r.Records * uint64(spec.Size); r.Bytes != want {
+			return nil, fmt.Errorf("%d records of %d bytes were read as %d bytes, not %d", r.Records, spec.Size, r.Bytes, want)
 		}
 		records.Store(r.Records)
 		return r, nil

@@ -100,6 +100,11 @@ func measure(ctx context.Context) error {
 			return fmt.Errorf("cases that read what is not in memory need root, to empty the page cache: %w; -cases measures others", err)
 		}
 	}
+	if slices.ContainsFunc(cases, (*Case).weighsDisk) {
+		if written, err := deviceWritten(in.dir); err != nil || written < 0 {
+			return fmt.Errorf("cases of what is written to the disk need one that counts it, as %s has not (%v): give a directory on another with -dir, or measure others with -cases", in.dir, err)
+		}
+	}
 	r, err := newReport(in, *quick)
 	if err != nil {
 		return err

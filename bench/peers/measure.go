@@ -33,10 +33,8 @@ type Column struct {
 	Client string  `json:"client,omitempty"`
 	Fsync  string  `json:"fsync"`
 	Known  float64 `json:"known,omitempty"`
-	Low    bool    `json:"below_known,omitempty"` // also when it was repeated
+	Low    bool    `json:"below_known,omitempty"` // the best of its system is, also with twice the rounds
 	Runs   []*Run  `json:"runs"`
-
-	Discarded []*Run `json:"discarded,omitempty"` // before the case was measured again, as a system was below what is known of it
 
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`
@@ -46,7 +44,8 @@ type Column struct {
 // Met is a Goal with what came of it.
 type Met struct {
 	Goal
-	Figure string  `json:"figure,omitempty"` // that must not grow; "": the row's
+	Figure string  `json:"figure,omitempty"` // it is of; "": the row's
+	Unit   string  `json:"unit,omitempty"`   // of Figure
 	AtMost bool    `json:"at_most"`          // Reach is
 	Ratio  float64 `json:"ratio"`            // or the figure itself
 	Held   bool    `json:"held"`
@@ -55,7 +54,7 @@ type Met struct {
 // instrument measures cases.
 type instrument struct {
 	dir    string // where servers keep their data; one directory each, removed afterwards
-	quick  bool   // nothing is measured again
+	quick  bool   // nothing is repeated
 	rounds int
 	length length
 	shrink uint64       // of what is filled, 1 / shrink is
@@ -78,20 +77,9 @@ func (c cell) columns() (all []*Column) {
 	return all
 }
 
-// sum works the medians out, and tells whether one is below what is known.
-func (c cell) sum() (low bool) {
-	for i, col := range c.columns() {
-		m := c.rows[i].Case.Metric
-		col.sum(m)
-		col.Low = col.belowKnown(m)
-		low = low || col.Low
-	}
-	return low
-}
-
 // measure measures a case, of which each variant becomes a row: every entry of every row once a round, in an order that
-// turns, so that none always runs behind the same one. If a peer is below what is known of it, all are measured again, once:
-// what is compared is of the same minutes.
+// turns, and in every other round the other way round, so that none always runs behind the same one. If a peer is below what is known of
+// it, all have as many rounds again, once, and all rounds count.
 func (in *instrument) measure(ctx context.Context, c *Case) (rows []*Row, err error) {
 	var cells []cell
 	for _, rc := range c.rows() {
@@ -115,21 +103,20 @@ func (in *instrument) measure(ctx context.Context, c *Case) (rows []*Row, err er
 		rounds = 1
 	}
 	for _, why := range []string{"", "again, as one was below what is known of it; "} {
-		for _, cell := range cells {
-			for _, col := range cell.columns() {
-				col.Discarded, col.Runs = col.Runs, nil
-			}
-		}
 		for round := range rounds {
 			for i := range cells {
-				if err := in.once(ctx, cells[(round+i)%len(cells)], fmt.Sprintf("%sround %d of %d", why, round+1, rounds)); err != nil {
+				at := (round + i) % len(cells)
+				if round%2 == 1 {
+					at = len(cells) - 1 - at
+				}
+				if err := in.once(ctx, cells[at], fmt.Sprintf("%sround %d of %d", why, round+1, rounds)); err != nil {
 					return nil, err
 				}
 			}
 		}
 		low := false
-		for _, cell := range cells {
-			low = cell.sum() || low
+		for _, row := range rows {
+			low = row.sum() || low
 		}
 		if !low || in.quick {
 			break
@@ -180,8 +167,9 @@ func (in *instrument) once(ctx context.Context, at cell, when string) error {
 	})
 }
 
-// settling is how long a server has nothing to do before it counts as idle.
-const settling = 45 * time.Second
+// settling is how long a server has nothing to do before it counts as idle, and resting how long it is measured then: what it does
+// now and then must be in it as often as it is done.
+const settling, resting = 45 * time.Second, time.Minute
 
 // measured does the load for as long as loads are measured.
 func (in *instrument) measured(ctx context.Context, s **server, spec Spec) (*Run, error) {
@@ -200,6 +188,9 @@ func (in *instrument) measured(ctx context.Context, s **server, spec Spec) (*Run
 	}
 	if spec.Kind != publish || spec.Records == 0 {
 		spec.Warmup, spec.Duration = in.length.warmup, in.length.measured
+	}
+	if spec.Kind == idle && !in.quick {
+		spec.Duration = resting
 	}
 	return in.load(ctx, *s, spec)
 }
@@ -231,6 +222,7 @@ func (in *instrument) with(ctx context.Context, c *Case, system System, client s
 		if err := in.bulk(ctx, s, spec, fill, 0); err != nil {
 			return err
 		}
+		s.holds = fill
 		if spec.Kind != publish {
 			spec.Records = fill
 		}
@@ -295,19 +287,25 @@ func (in *instrument) restart(ctx context.Context, s **server, spec Spec) (*Run,
 		return nil, err
 	}
 	*s = next
+	next.holds = old.holds
 	one := Spec{Kind: replay, Client: "ordered", Size: spec.Size, Records: 1}
 	if _, err := next.system.Replay(ctx, next.address, one); err != nil {
 		return nil, err
 	}
-	p, err := next.system.Publisher(ctx, next.address, Spec{Client: "raw", InFlight: 1, Batch: 1})
+	p, err := next.system.Publisher(ctx, next.address, Spec{Client: "async", InFlight: 1, Batch: 1})
 	if err != nil {
 		return nil, err
 	}
 	defer p.Close()
-	if _, err := p.Publish(ctx, message(spec.Size)); err != nil {
+	ack, err := p.Publish(ctx, message(spec.Size))
+	if err != nil {
 		return nil, err
 	}
 	took := time.Since(began)
+	if ack.Offset != next.holds {
+		return nil, fmt.Errorf("after a restart it stores record %d where it held %d", ack.Offset, next.holds)
+	}
+	next.holds++
 	u, err := measureUsage(next.cmd.Process.Pid, next.dir)
 	if err != nil {
 		return nil, err
@@ -316,28 +314,52 @@ func (in *instrument) restart(ctx context.Context, s **server, spec Spec) (*Run,
 		ServerCPU: micro(u.CPU) / float64(spec.Records), Resident: u.Resident, Anonymous: u.Anonymous}, nil
 }
 
-// sum works the median out.
-func (c *Column) sum(m Metric) {
+// sum works the medians out, and tells whether a system is below what is known of it.
+func (r *Row) sum() (low bool) {
+	for i := range r.Entries {
+		c := &r.Entries[i]
+		c.Median, c.Min, c.Max = c.of(r.Case.Metric)
+		c.Low = false
+	}
+	for _, s := range systems {
+		if c, err := r.best(s.Name()); err == nil {
+			c.Low = r.belowKnown(c)
+			low = low || c.Low
+		}
+	}
+	return low
+}
+
+// of is a figure of the runs.
+func (c *Column) of(m Metric) (median, least, most float64) {
 	var all []float64
 	for _, r := range c.Runs {
 		all = append(all, m.Of(r))
 	}
 	slices.Sort(all)
 	n := len(all)
-	c.Min, c.Max, c.Median = all[0], all[n-1], (all[(n-1)/2]+all[n/2])/2
+	return (all[(n-1)/2] + all[n/2]) / 2, all[0], all[n-1]
 }
 
-// honest is how far a peer may fall short of what is known of it before its case is measured again.
+// honest is how far a peer may fall short of what is known of it before its case has more rounds.
 const honest = 0.8
 
-func (c *Column) belowKnown(m Metric) bool {
-	if c.Known == 0 {
-		return false
+// known is what is known of a system in the case, with its best client; 0 if nothing is.
+func (r *Row) known(system string) (known float64) {
+	for _, c := range r.Entries {
+		if c.System == system && c.Known > 0 && (known == 0 || (c.Known < known) == r.Less) {
+			known = c.Known
+		}
 	}
-	if m.Less {
-		return c.Median > c.Known/honest
+	return known
+}
+
+func (r *Row) belowKnown(c *Column) bool {
+	known := r.known(c.System)
+	if r.Less {
+		return known > 0 && c.Median > known/honest
 	}
-	return c.Median < c.Known*honest
+	return c.Median < known*honest
 }
 
 // best is a system's best column.
@@ -372,20 +394,24 @@ func (r *Row) met(g Goal, rows []*Row) Met {
 	if err != nil {
 		return m
 	}
-	less := r.Less
+	less, median := r.Less, func(c *Column) float64 { return c.Median }
+	if g.Of != nil {
+		m.Figure, m.Unit, less = g.Of.Name, g.Of.Unit, g.Of.Less
+		median = func(c *Column) float64 { of, _, _ := c.of(*g.Of); return of }
+	}
 	switch {
-	case g.Flat != nil:
+	case g.Flat:
 		if len(mine.Runs) < 2 {
 			return m
 		}
-		m.Figure, less = g.Flat.Name, true
-		m.Ratio = g.Flat.Of(mine.Runs[len(mine.Runs)-1]) / g.Flat.Of(mine.Runs[1])
+		less = true
+		m.Ratio = g.Of.Of(mine.Runs[len(mine.Runs)-1]) / g.Of.Of(mine.Runs[1])
 	case g.Than != "":
 		peer, err := r.best(g.Than)
 		if err != nil {
 			return m
 		}
-		m.Ratio = mine.Median / peer.Median
+		m.Ratio = median(mine) / median(peer)
 	case g.Beside != "":
 		i := slices.IndexFunc(rows, func(other *Row) bool { return strings.HasSuffix(other.Name, ", "+g.Beside) })
 		if i < 0 {
@@ -395,9 +421,9 @@ func (r *Row) met(g Goal, rows []*Row) Met {
 		if err != nil {
 			return m
 		}
-		m.Ratio = mine.Median / other.Median
+		m.Ratio = median(mine) / median(other)
 	default:
-		m.Ratio = mine.Median
+		m.Ratio = median(mine)
 	}
 	m.AtMost = less
 	m.Held = m.Ratio >= g.Reach

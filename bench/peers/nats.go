@@ -120,7 +120,7 @@ func (j *jetStream) Publisher(_ context.Context, address string, spec Spec) (ben
 	case "async":
 		return newNATSAsync(nc, js, spec.InFlight), nil
 	case "fast":
-		flow, acks := fastFlow(spec.Batch, spec.InFlight)
+		flow, acks := fastFlow(spec.Batch, spec.InFlight, spec.Connections)
 		return &natsFast{nc: nc, js: js, flow: flow, acks: acks}, nil
 	case "atomic":
 		return &natsAtomic{nc: nc, js: js, size: min(spec.Batch, spec.InFlight)}, nil
@@ -128,10 +128,13 @@ func (j *jetStream) Publisher(_ context.Context, address string, spec Spec) (ben
 	return nil, fmt.Errorf("JetStream has no client %q", spec.Client)
 }
 
+// serverFlow is after how many messages the server acknowledges at most, of all the batches of a stream that are open.
+const serverFlow = 500
+
 // fastFlow says after how many messages there is an acknowledgement, and how many of these may be outstanding: as much as the sender may
 // have in flight, but less than all of that, as it is told of acknowledgements only when it calls. The library has two outstanding at least.
-func fastFlow(batch, inFlight int) (flow, acks int) {
-	flow = min(batch, (inFlight-1)/2)
+func fastFlow(batch, inFlight, connections int) (flow, acks int) {
+	flow = max(1, min(batch, (inFlight-1)/2, serverFlow/max(1, connections)))
 	return flow, (inFlight - 1) / flow
 }
 
@@ -263,8 +266,11 @@ func (p *natsAsync) PublishAsync(_ context.Context, m client.Message, done func(
 }
 
 func (p *natsAsync) Publish(ctx context.Context, m client.Message) (client.Ack, error) {
-	_, err := p.js.Publish(ctx, m.Subject, m.Value)
-	return client.Ack{}, err
+	ack, err := p.js.Publish(ctx, m.Subject, m.Value)
+	if err != nil {
+		return client.Ack{}, err
+	}
+	return client.Ack{Offset: ack.Sequence - 1}, nil
 }
 
 func (p *natsAsync) Flush(context.Context) error { p.waiting.Wait(); return nil }
@@ -408,9 +414,13 @@ func (j *jetStream) Replay(ctx context.Context, address string, spec Spec) (*ben
 	}
 	r := &bench.Result{Workload: "sub", Subject: subject, Partitions: 1, Connections: 1}
 	began := time.Now()
-	count := func(m jetstream.Msg) {
+	filter, other := spec.filter(), ""
+	count := func(subject string, data []byte) {
+		if subject != filter {
+			other = subject
+		}
 		r.Records++
-		r.Bytes += uint64(len(m.Data()))
+		r.Bytes += uint64(len(data))
 	}
 	switch spec.Client {
 	case "ordered":
@@ -421,17 +431,20 @@ func (j *jetStream) Replay(ctx context.Context, address string, spec Spec) (*ben
 		err = fmt.Errorf("JetStream has no consumer %q", spec.Client)
 	}
 	r.Took = time.Since(began)
+	if err == nil && other != "" {
+		err = fmt.Errorf("JetStream gave a message of %s to a consumer of %s", other, filter)
+	}
 	return r, err
 }
 
-func (j *jetStream) replayOrdered(ctx context.Context, js jetstream.JetStream, spec Spec, count func(jetstream.Msg)) error {
+func (j *jetStream) replayOrdered(ctx context.Context, js jetstream.JetStream, spec Spec, count func(subject string, data []byte)) error {
 	c, err := js.OrderedConsumer(ctx, subject, jetstream.OrderedConsumerConfig{FilterSubjects: []string{spec.filter()}})
 	if err != nil {
 		return err
 	}
 	all, seen := make(chan struct{}), uint64(0)
 	running, err := c.Consume(func(m jetstream.Msg) {
-		count(m)
+		count(m.Subject(), m.Data())
 		if seen++; seen == spec.selected() {
 			close(all)
 		}
@@ -448,7 +461,7 @@ func (j *jetStream) replayOrdered(ctx context.Context, js jetstream.JetStream, s
 	}
 }
 
-func (j *jetStream) replayFetch(ctx context.Context, js jetstream.JetStream, spec Spec, count func(jetstream.Msg)) error {
+func (j *jetStream) replayFetch(ctx context.Context, js jetstream.JetStream, spec Spec, count func(subject string, data []byte)) error {
 	c, err := js.CreateConsumer(ctx, subject, jetstream.ConsumerConfig{AckPolicy: jetstream.AckNonePolicy})
 	if err != nil {
 		return err
@@ -459,7 +472,7 @@ func (j *jetStream) replayFetch(ctx context.Context, js jetstream.JetStream, spe
 			return err
 		}
 		for m := range batch.Messages() {
-			count(m)
+			count(m.Subject(), m.Data())
 			seen++
 		}
 		if err := batch.Error(); err != nil {

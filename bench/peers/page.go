@@ -13,6 +13,7 @@ var pageText string
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"figure": figure, "dash": dash, "dashed": dashed,
 	"micro":  micro,
+	"mega":   func(v float64) float64 { return v / 1e6 },
 	"mib":    func(n int64) float64 { return float64(n) / (1 << 20) },
 	"middle": func(c Column, row *Row) *Run { return c.middle(row) },
 	"say":    func(m Met, row *Row) string { return m.say(row) },

@@ -110,7 +110,7 @@ func (r *Report) json(w io.Writer) error {
 
 func (r *Report) text(to io.Writer) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "%s, %d rounds, %d cores, %s, Linux %s, %s\n", r.Began.UTC().Format("2006-01-02 15:04 UTC"), r.Rounds, r.Machine.Cores, r.Machine.CPU, r.Machine.Kernel, r.Machine.Go)
+	fmt.Fprintf(w, "%s, %d rounds or twice as many, %d cores, %s, Linux %s, %s\n", r.Began.UTC().Format("2006-01-02 15:04 UTC"), r.Rounds, r.Machine.Cores, r.Machine.CPU, r.Machine.Kernel, r.Machine.Go)
 	if r.Quick {
 		fmt.Fprintln(w, "One short round, to see that it works: no figures to quote.")
 	}
@@ -129,21 +129,21 @@ func (r *Report) text(to io.Writer) error {
 	fmt.Fprintf(w, "\nThe goals of %d of %d cases hold; it took %s. Medians; behind them what tidewire is of each. All figures:\n", held, all, r.Took.Round(time.Second))
 	for _, row := range r.Rows {
 		fmt.Fprintf(w, "\n%s (%s, %s)\n", row.Name, row.Metric, row.Unit)
-		fmt.Fprintln(w, "  system\tclient\tfsync\tmedian\tmin - max\tp50 us\tp99 us\tp99.9 us\tmax us\tserver us/rec\tclient us/rec\tanon MiB\tRSS MiB\tdevice B/B\tallocs/batch\t")
+		fmt.Fprintln(w, "  system\tclient\tfsync\tmedian\tmin - max\truns\tp50 us\tp99 us\tp99.9 us\tmax us\tserver us/rec\tclient us/rec\tanon MiB\tRSS MiB\tdevice B/B\tallocs/batch\treaders MB/s\t")
 		for i := range row.Entries {
 			c := &row.Entries[i]
 			run := c.middle(row)
 			low := ""
 			if c.Low {
-				low = fmt.Sprintf("below %.0f %% of what is known of it (%s)", honest*100, figure(c.Known))
+				low = fmt.Sprintf("worse than %.1f of what is known of it (%s)", honest, figure(row.known(c.System)))
 			}
 			l := run.Result.Latency
 			if l == nil {
 				l = &bench.Latency{}
 			}
-			fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s - %s\t%s\t%s\t%s\t%s\t%s\t%s\t%.0f\t%.0f\t%s\t%s\t%s\n", c.System, dash(c.Client), c.Fsync, figure(c.Median), figure(c.Min), figure(c.Max),
+			fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s - %s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%.0f\t%.0f\t%s\t%s\t%s\t%s\n", c.System, dash(c.Client), c.Fsync, figure(c.Median), figure(c.Min), figure(c.Max), len(c.Runs),
 				dashed(micro(l.P50)), dashed(micro(l.P99)), dashed(micro(l.P999)), dashed(micro(l.Max)), dashed(run.ServerCPU), dashed(run.ClientCPU),
-				float64(run.Anonymous)/(1<<20), float64(run.Resident)/(1<<20), dashed(run.Device), dashed(run.Allocs), low)
+				float64(run.Anonymous)/(1<<20), float64(run.Resident)/(1<<20), dashed(run.Device), dashed(run.Allocs), dashed(run.Read/1e6), low)
 		}
 		for _, g := range row.Goals {
 			fmt.Fprintf(w, "  %s\n", g.say(row))
@@ -215,12 +215,14 @@ func (m Met) say(row *Row) string {
 // measured says what Ratio is of, and in what.
 func (m Met) measured(row *Row) (what, unit string) {
 	switch {
-	case m.Figure != "":
+	case m.Flat:
 		return m.Figure + " of the last load is", "x that of the second"
 	case m.Than != "":
 		return "tidewire is", "x " + m.Than
 	case m.Beside != "":
 		return "tidewire is", "x " + m.Beside
+	case m.Figure != "":
+		return m.Figure + " is", m.Unit
 	}
 	return "tidewire is", row.Unit
 }

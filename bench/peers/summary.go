@@ -74,7 +74,7 @@ func medians(rows []*Row, system string) string {
 			return "-"
 		}
 		s := figure(c.Median)
-		if c.Low {
+		if c.Low { // of its best client
 			s += "*"
 		}
 		of = append(of, s)

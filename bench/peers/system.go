@@ -104,6 +104,7 @@ type server struct {
 	address string
 	cmd     *exec.Cmd
 	exited  chan struct{}
+	holds   uint64 // records, as far as it is counted
 }
 
 // startServer runs a server in dir and returns when it answers. Its output goes to a file in dir.
