@@ -147,7 +147,7 @@ func (d *dataDir) readIdentity() (id identity, err error) {
 	}
 	if id.Format > identityFormat {
 		_, err := refuse("has format %d, this version reads up to %d: run the version that wrote it, or a newer one", id.Format, identityFormat)
-		err.(*DataDirError).ID = explain.DataDirNewer
+		err.(*DataDirError).ID = explain.DataDirVersion
 		return identity{}, err
 	}
 	if n, err := hex.Decode(id.Cluster[:], []byte(id.ClusterHex[:min(len(id.ClusterHex), 32)])); err != nil || n != 16 || len(id.ClusterHex) != 32 ||

@@ -28,13 +28,14 @@ func ErrorID(err error) explain.ID {
 	}{
 		{ErrDataDirLost, explain.DataDirLost},
 		{ErrReadOnly, explain.ReadOnlyDisk},
+		{storage.ErrVersion, explain.DataDirVersion}, // of the catalog, too
 		{cluster.ErrCatalog, explain.CatalogUnreadable},
-		{storage.ErrVersion, explain.DataDirNewer},
 		{storage.ErrForeign, explain.DataDirForeign},
 		{storage.ErrNoManifest, explain.DataDirDamaged},
 		{storage.ErrCorrupt, explain.DataDirDamaged},
 		{raft.ErrStable, explain.DataDirDamaged},
 		{raft.ErrLogLost, explain.DataDirDamaged},
+		{raft.ErrFormat, explain.DataDirDamaged},
 	} {
 		if errors.Is(err, k.err) {
 			return k.id

@@ -205,8 +205,8 @@ func (m *machine) check(e storage.Entry) error {
 	case json.Unmarshal(e.Payload, &cmd) != nil:
 		return fmt.Errorf("%w: the command at index %d does not decode", ErrCatalog, e.Index)
 	case cmd.Format < 1 || cmd.Format > commandFormat || !cmd.Op.known():
-		return fmt.Errorf("%w: the command %q at index %d has format %d, this version reads 1 to %d: run the version that wrote it, or a newer one",
-			ErrCatalog, cmd.Op, e.Index, cmd.Format, commandFormat)
+		return fmt.Errorf("%w: %w: the command %q at index %d has format %d, this version reads 1 to %d",
+			ErrCatalog, storage.ErrVersion, cmd.Op, e.Index, cmd.Format, commandFormat)
 	}
 	return nil
 }
@@ -471,10 +471,10 @@ func (m *machine) Restore(data []byte) error {
 		return nil
 	}
 	if err := json.Unmarshal(data, s); err != nil {
-		return fmt.Errorf("cluster: catalog snapshot: %w", err)
+		return fmt.Errorf("%w: its snapshot: %w", ErrCatalog, err)
 	}
 	if s.Format < 1 || s.Format > snapshotFormat {
-		return fmt.Errorf("cluster: catalog snapshot has format %d, this version reads 1 to %d", s.Format, snapshotFormat)
+		return fmt.Errorf("%w: %w: its snapshot has format %d, this version reads 1 to %d", ErrCatalog, storage.ErrVersion, s.Format, snapshotFormat)
 	}
 	s.index()
 	m.state.Store(s)

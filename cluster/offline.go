@@ -22,11 +22,11 @@ func ReadCatalog(log *storage.Log) (*State, error) {
 			return nil, fmt.Errorf("%w: its snapshot at index %d: %w", ErrCatalog, newest, err)
 		}
 		state, err := raft.SnapshotState(s.Data)
-		if err == nil {
-			err = m.Restore(state)
-		}
 		if err != nil {
 			return nil, fmt.Errorf("%w: its snapshot at index %d: %w", ErrCatalog, newest, err)
+		}
+		if err := m.Restore(state); err != nil {
+			return nil, err
 		}
 		next = max(next, newest+1)
 	}

@@ -81,7 +81,7 @@ func parseHeader(b []byte) (entryHeader, error) {
 		return entryHeader{}, malformed("entry", "%d bytes, the header alone has %d", len(b), entryHeaderBytes)
 	}
 	if b[0] != entryVersion {
-		return entryHeader{}, malformed("entry", "version %d, this program reads %d", b[0], entryVersion)
+		return entryHeader{}, &VersionError{What: "entry", Version: b[0], Reads: entryVersion}
 	}
 	h := entryHeader{
 		kind:    entryKind(b[1]),
@@ -182,7 +182,7 @@ func BatchCount(e storage.Entry) int {
 // Descriptors yields what the entry e tells about each batch, in the order in which they stand in
 // Batches(e), with the offset of its first record. Nothing for an entry without records.
 //
-// Error: *FormatError for an entry that is not one of a partition's.
+// Error: ErrFormat for an entry that is not one of a partition's.
 func Descriptors(e storage.Entry) (iter.Seq[Descriptor], error) {
 	if e.Records == 0 {
 		return func(func(Descriptor) bool) {}, nil

@@ -107,6 +107,17 @@ type FormatError struct {
 func (e *FormatError) Error() string { return "raft: " + e.What + ": " + e.Reason }
 func (e *FormatError) Unwrap() error { return ErrFormat }
 
+// VersionError tells of bytes that another version of Tidewire wrote. It unwraps to ErrFormat and storage.ErrVersion.
+type VersionError struct {
+	What           string // as of FormatError
+	Version, Reads uint8
+}
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("raft: %s: version %d, this program reads %d", e.What, e.Version, e.Reads)
+}
+func (e *VersionError) Unwrap() []error { return []error{ErrFormat, storage.ErrVersion} }
+
 func malformed(what, format string, args ...any) error {
 	return &FormatError{What: what, Reason: fmt.Sprintf(format, args...)}
 }

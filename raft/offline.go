@@ -12,7 +12,7 @@ import (
 )
 
 // SnapshotState returns the machine's state in a snapshot as a log keeps it (storage.Snapshot.Data); it
-// aliases data. Error: *FormatError.
+// aliases data. Error: ErrFormat.
 func SnapshotState(data []byte) ([]byte, error) {
 	s, err := decodeSnapshot(data)
 	if err != nil {

@@ -74,7 +74,7 @@ func decodeSnapshot(b []byte) (*snapshotBlob, error) {
 		return nil, malformed("snapshot", "no magic")
 	}
 	if b[4] != snapshotVersion {
-		return nil, malformed("snapshot", "version %d, this program reads %d", b[4], snapshotVersion)
+		return nil, &VersionError{What: "snapshot", Version: b[4], Reads: snapshotVersion}
 	}
 	body, sum := b[:len(b)-4], binary.LittleEndian.Uint32(b[len(b)-4:])
 	if got := crc32.Checksum(body, castagnoli); got != sum {

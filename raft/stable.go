@@ -57,7 +57,7 @@ func decodeBallot(group uint64, b []byte) (ballot, error) {
 		return ballot{}, malformed("vote", "checksum %08x, computed %08x", sum, got)
 	}
 	if b[0] != ballotVersion {
-		return ballot{}, malformed("vote", "version %d, this program reads %d", b[0], ballotVersion)
+		return ballot{}, &VersionError{What: "vote", Version: b[0], Reads: ballotVersion}
 	}
 	if of := binary.LittleEndian.Uint64(b[1:]); of != group {
 		return ballot{}, malformed("vote", "it is that of group %d", of)

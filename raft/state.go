@@ -81,7 +81,7 @@ func decodeState(b []byte, limits tableLimits) (*partitionState, error) {
 		return nil, malformed("partition state", "%d bytes", len(b))
 	}
 	if b[0] != stateVersion {
-		return nil, malformed("partition state", "version %d, this program reads %d", b[0], stateVersion)
+		return nil, &VersionError{What: "partition state", Version: b[0], Reads: stateVersion}
 	}
 	s.logStart = storage.Offset(binary.LittleEndian.Uint64(b[1:]))
 	s.end = storage.Offset(binary.LittleEndian.Uint64(b[9:]))

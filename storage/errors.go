@@ -14,7 +14,7 @@ var (
 	ErrOutOfRange = errors.New("storage: offset is out of range")
 	ErrCold       = errors.New("storage: position is not in memory")
 	ErrForeign    = errors.New("storage: data belongs to another cluster or partition")
-	ErrVersion    = errors.New("storage: data was written by a newer version")
+	ErrVersion    = errors.New("storage: data was written by another version")
 	ErrNoManifest = errors.New("storage: directory holds data but no manifest")
 	ErrSequence   = errors.New("storage: entries do not continue the log")
 	ErrTooLarge   = errors.New("storage: entry is too large")

@@ -17,7 +17,6 @@ import (
 
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/broker/config"
-	"github.com/tidewire/tidewire/cluster"
 	"github.com/tidewire/tidewire/internal/explain"
 	"github.com/tidewire/tidewire/raft"
 	"github.com/tidewire/tidewire/storage"
@@ -27,8 +26,8 @@ const serverLong = `Run a node until SIGTERM or SIGINT.
 
 When it takes clients it prints one line to standard output, "ready ADDRESS", and
 nothing else there; its log goes to standard error. The first signal drains: clients
-are told to go, what they have in flight is answered, and everything is closed (at most
-10 s). A second signal ends it at once, which loses nothing that was acknowledged.
+are told to go, what they have in flight is answered (for timeouts.drain, 10 s, at most),
+and the logs are closed. A second signal ends it at once, which loses nothing that was acknowledged.
 
 Settings come from flags, from TIDEWIRE_* variables and from the file named by --config or
 TIDEWIRE_CONFIG, the first that says one. SIGHUP reads the file again and takes over what can
@@ -40,13 +39,13 @@ There is no TLS and no access control yet, so a node binds loopback unless --ins
 Exit codes:
   0   stopped in good order
   1   an error: the address is in use, the network failed, a second signal came
-  2   wrong usage
+  2   wrong usage: flags are wrong, no data directory is named, or there is too little memory
   74  a write or sync failed: nothing more is acknowledged, what was acknowledged is on disk
   75  the data directory was refused: in use, not a node's, of another version, damaged,
       no directory, or not to be written to
   76  the disk is full in spite of the space kept free; free some, then start again
   77  the file system became read-only while the node ran
-  78  the configuration is wrong (2 if only flags are)
+  78  the configuration is wrong
   79  the data directory was removed, replaced or unmounted while the node ran`
 
 const serverExample = `  tidewire server --data /var/lib/tidewire
@@ -274,40 +273,29 @@ func (v *server) refusedAdvice(err error) string {
 	case errors.Is(err, fs.ErrPermission):
 		return "let this user write to " + v.data + ", or name another directory"
 	case errors.Is(err, storage.ErrVersion):
-		return "run the version that wrote it, or a newer one"
+		return "run the version of Tidewire that wrote it; nothing was changed, and nothing is damaged"
 	case errors.Is(err, storage.ErrForeign):
 		return "put back what belongs there: a file of another node or partition lies in " + v.data
 	case errors.Is(err, raft.ErrStable), errors.Is(err, raft.ErrLogLost):
 		return "put the whole directory back from one copy: its logs and its votes (stable.db, catalog.db) do not fit one another; `tidewire log verify " + v.data + "` looks at it"
 	}
-	return "`tidewire log verify " + v.data + "` names what is damaged; put it back from a copy. Nothing was changed"
+	return "`tidewire log verify " + v.data + "` names what is damaged. Nothing was changed; copy the directory away before anything else is"
 }
 
 // nodeCode is the exit code for what ended a node, or kept it from starting.
 func nodeCode(err error) int {
-	for _, refused := range []error{broker.ErrDataDir, storage.ErrForeign, storage.ErrVersion, storage.ErrNoManifest, storage.ErrCorrupt,
-		raft.ErrStable, raft.ErrLogLost, cluster.ErrCatalog} {
-		if errors.Is(err, refused) {
-			return exitDataDir
-		}
-	}
-	switch {
-	case errors.Is(err, broker.ErrDataDirLost):
-		return exitLost
-	case errors.Is(err, broker.ErrReadOnly), errors.Is(err, storage.ErrFailed) && errors.Is(err, syscall.EROFS):
-		return exitReadOnly
-	case errors.Is(err, storage.ErrFailed) && errors.Is(err, syscall.ENOSPC), errors.Is(err, storage.ErrFailed) && errors.Is(err, syscall.EDQUOT):
-		return exitFull
-	case errors.Is(err, storage.ErrFailed):
+	switch broker.ErrorID(err) {
+	case explain.DataDirInUse, explain.DataDirForeign, explain.DataDirVersion, explain.DataDirDamaged, explain.DataDirReadOnly,
+		explain.DataDirNoDir, explain.DataDirDenied, explain.CatalogUnreadable:
+		return exitDataDir
+	case explain.WriteFailed:
 		return exitWrite
-	}
-	// A path, not an address: a port may be forbidden too.
-	if _, path := errors.AsType[*fs.PathError](err); path {
-		for _, refused := range []error{fs.ErrPermission, syscall.ENOTDIR, syscall.EROFS} {
-			if errors.Is(err, refused) {
-				return exitDataDir
-			}
-		}
+	case explain.DiskFull:
+		return exitFull
+	case explain.ReadOnlyDisk:
+		return exitReadOnly
+	case explain.DataDirLost:
+		return exitLost
 	}
 	return exitError
 }

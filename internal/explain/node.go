@@ -4,7 +4,7 @@ package explain
 const (
 	DataDirInUse    ID = 3001
 	DataDirForeign  ID = 3002
-	DataDirNewer    ID = 3003
+	DataDirVersion  ID = 3003
 	DataDirDamaged  ID = 3004
 	DataDirReadOnly ID = 3005
 	DataDirNoDir    ID = 3006
@@ -27,8 +27,9 @@ const (
 var nodeEntries = []Entry{
 	{DataDirInUse, "the data directory is in use", "Another process, which the message names, runs on it; two would destroy it.", "Stop that process first, or name another directory."},
 	{DataDirForeign, "the data directory is not a node's", "It holds other things and no node.json, or files of another cluster or partition.", "Name an empty directory, or put back what belongs there."},
-	{DataDirNewer, "the data directory has a newer format", "A newer version of Tidewire wrote it.", "Run the version that wrote it, or a newer one. Nothing was changed."},
-	{DataDirDamaged, "the data directory is damaged", "A file that the node needs is missing or does not pass its checksum.", "Run `tidewire log verify DIR`, which names it, and put it back from a copy. Nothing was changed."},
+	{DataDirVersion, "the data directory is of another version", "Another version of Tidewire wrote it, and this one does not read all of it. Nothing is damaged, and nothing was changed.", "Run the version that wrote it."},
+	{DataDirDamaged, "the data directory is damaged", "A file that the node needs is missing, does not pass its checksum or does not fit the others. Nothing was changed.",
+		"Copy the directory away, then run `tidewire log verify DIR`, which names what is damaged. A sealed segment (*.seg) may be put back alone, from a copy of the same node; manifests, snapshots, votes and the catalog must not. Otherwise put the whole directory back, without the records that were stored since that copy was made."},
 	{DataDirReadOnly, "the data directory is on a read-only file system", "It is mounted read-only, perhaps by the kernel after an error (see dmesg).", "Name a directory that can be written to, or check the file system and mount it for writing."},
 	{DataDirNoDir, "the data directory is no directory", "The path, or a part of it, is a file; or it lies on a file system on which no directory can be made, such as /proc.", "Name a directory, on a file system of a disk."},
 	{DataDirDenied, "the data directory may not be written to", "The user the node runs as has no right to.", "Give the directory to that user, or name another."},
@@ -39,12 +40,13 @@ var nodeEntries = []Entry{
 	{WriteFailed, "a write failed", "The kernel reported an error of a write or sync. Nothing more was acknowledged; what was acknowledged is on disk. A failed sync is never tried again: the kernel may have dropped what it could not write.",
 		"Look at the disk (dmesg, SMART), then start the node again: it recovers what is on disk."},
 	{DiskFull, "the disk is full", "Something else filled the disk faster than the node could refuse publishes, or the node was told to keep no space free. Nothing acknowledged is lost.",
-		"Free space on the file system of the data directory (df), then start the node again."},
+		"Free space on the file system of the data directory (df), then start the node again. While it is stopped the files in pool/ and the file reserve may be removed from the directory, as they hold no data; nothing else may."},
 	{ReadOnlyDisk, "the file system became read-only", "Somebody remounted it, or the kernel did after an error. Nothing acknowledged is lost.",
 		"Look at dmesg, check the file system (fsck), mount it for writing, then start the node again."},
 	{DataDirLost, "the data directory is gone", "It was removed, replaced or unmounted while the node ran. The node stops rather than acknowledge into files that nobody would find.",
 		"Mount it or put it back, then start the node again."},
-	{CatalogUnreadable, "the catalog cannot be read", "The log of what streams there are does not decode. Nothing was changed or deleted.", "Run `tidewire log verify DIR`, and put the directory back from a copy."},
+	{CatalogUnreadable, "the catalog cannot be read", "The log of what streams there are is damaged or does not decode. Nothing was changed or deleted.",
+		"Copy the directory away, then run `tidewire log verify DIR`. If no way is found to mend it, put the whole directory back from a copy, without the records that were stored since."},
 	{DiskAlmostFull, "the disk is almost full", "Less is free than the node keeps (by default the smaller of 5 % and 1 GiB). Publishes and new streams are refused, clients try again by themselves; reads, deletes and retention go on.",
 		"Free space, or shorten the retention of streams, or delete some. A deleted stream gives its space back only after its grace time (24 hours, unless streams.delete-grace says otherwise), or at once with `tidewire stream purge NAME`. Publishing goes on by itself within seconds of there being space."},
 	{StoppedBadly, "the node did not stop in good order", "Something could not be closed; the message says what. Nothing acknowledged is lost.", "Start the node again: it recovers by itself."},
