@@ -195,51 +195,65 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// FieldError says what is wrong with a field of Config.
+type FieldError struct {
+	Field  string // its name, or MemoryShares
+	Reason string
+}
+
+func (e *FieldError) Error() string { return e.Reason }
+
+// MemoryShares are the fields that share MemoryLimit, together.
+const MemoryShares = "memory shares"
+
 // validate reports every bad field at once.
 func (c *Config) validate() error {
 	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	for _, address := range []string{c.Address, c.AdminAddress} {
+	bad := func(field, format string, args ...any) {
+		errs = append(errs, &FieldError{Field: field, Reason: fmt.Sprintf(format, args...)})
+	}
+	for _, at := range []struct{ field, address string }{{"Address", c.Address}, {"AdminAddress", c.AdminAddress}} {
+		field, address := at.field, at.address
 		host, port, err := net.SplitHostPort(address)
 		switch {
 		case address == "":
 		case err != nil:
-			bad("address %q: %w; give host:port, such as 127.0.0.1:%d", address, err, DefaultPort)
+			bad(field, "address %q: %v; give host:port, such as 127.0.0.1:%d", address, err, DefaultPort)
 		case !validPort(port):
-			bad("%q is no address: port %s is not 0 to 65535", address, port)
+			bad(field, "%q is no address: port %s is not 0 to 65535", address, port)
 		case !c.Insecure && !loopback(host):
-			bad("address %q can be reached by others, and this node has no TLS and no access control: "+
+			bad(field, "address %q can be reached by others, and this node has no TLS and no access control: "+
 				"bind 127.0.0.1, or allow it with insecure", address)
 		}
 	}
 	if c.DataDir == "" {
-		bad("data directory is empty: name one")
+		bad("DataDir", "data directory is empty: name one")
 	}
 	if c.InFlightBytes < wire.MaxBatch {
-		bad("bytes in flight %d is below %d, one batch", c.InFlightBytes, wire.MaxBatch)
+		bad("InFlightBytes", "bytes in flight %d is below %d, one batch", c.InFlightBytes, wire.MaxBatch)
 	}
 	if c.PublishMemory < 2*wire.MaxBatch {
-		bad("publish memory %d is below %d, two batches", c.PublishMemory, 2*wire.MaxBatch)
+		bad("PublishMemory", "publish memory %d is below %d, two batches", c.PublishMemory, 2*wire.MaxBatch)
 	}
 	if c.MemoryLimit < 32<<20 {
-		bad("memory limit %d is below %d: give the process more", c.MemoryLimit, 32<<20)
+		bad("MemoryLimit", "memory limit %d is below %d: give the process more", c.MemoryLimit, 32<<20)
 	}
 	if sum, most := c.buffers(), float64(c.MemoryLimit)*largestBuffers; sum > most {
-		bad("memory shares: publish %d, hot %d, outbound %d and inbound %d bytes are together more than %.0f, three quarters of the memory limit %d: "+
+		bad(MemoryShares, "memory shares: publish %d, hot %d, outbound %d and inbound %d bytes are together more than %.0f, three quarters of the memory limit %d: "+
 			"lower them, or raise the limit", c.PublishMemory, c.HotMemory, c.OutboundMemory, c.InboundMemory, most, c.MemoryLimit)
 	}
 	if c.MinFree < -1 {
-		bad("free space to keep %d is below -1, which means none", c.MinFree)
+		bad("MinFree", "free space to keep %d is below -1, which means none", c.MinFree)
 	}
 	if c.MaxConnections < 1 {
-		bad("max connections %d is below 1", c.MaxConnections)
+		bad("MaxConnections", "max connections %d is below 1", c.MaxConnections)
 	}
 	if !(c.TraceSampleRatio >= 0 && c.TraceSampleRatio <= 1) {
-		bad("trace sample ratio %v is not between 0 and 1", c.TraceSampleRatio)
+		bad("TraceSampleRatio", "trace sample ratio %v is not between 0 and 1", c.TraceSampleRatio)
 	}
 	if c.OTLPEndpoint != "" {
 		if _, port, err := net.SplitHostPort(c.OTLPEndpoint); err != nil || port == "" {
-			bad("OTLP endpoint %q is no address: give host:port, such as 127.0.0.1:4317", c.OTLPEndpoint)
+			bad("OTLPEndpoint", "OTLP endpoint %q is no address: give host:port, such as 127.0.0.1:4317", c.OTLPEndpoint)
 		}
 	}
 	return errors.Join(errs...)

@@ -59,7 +59,7 @@ func (n *Node) measure() telemetry.State {
 		s.Dropped = append(s.Dropped, telemetry.Dropped{Reason: why.String(), Count: n.closures[why].Load()})
 	}
 	disk := n.diskState()
-	s.DiskFree, s.DiskTotal, s.DiskFloor = disk.Free, disk.Total, disk.Floor
+	s.DiskFree, s.DiskTotal, s.DiskFloor, s.DiskFull = disk.Free, disk.Total, disk.Floor, disk.Full
 	if n.catalog.Leads() {
 		s.Leaders++
 	}

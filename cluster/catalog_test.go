@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -186,15 +187,17 @@ func TestProducersAreMintedOnce(t *testing.T) {
 
 func TestUnreadableCommandStopsTheCatalog(t *testing.T) {
 	for name, e := range map[string]storage.Entry{
-		"damaged":      {Index: 7, Records: 1},
-		"no json":      {Index: 7, Payload: []byte("{")},
-		"newer format": {Index: 7, Payload: []byte(`{"format":4,"op":"create-stream"}`)},
-		"unknown op":   {Index: 7, Payload: []byte(`{"format":1,"op":"merge-streams"}`)},
+		"damaged":         {Index: 7, Records: 1},
+		"no json":         {Index: 7, Payload: []byte("{")},
+		"newer format":    {Index: 7, Payload: []byte(`{"format":4,"op":"create-stream"}`)},
+		"newer operation": {Index: 7, Payload: []byte(`{"format":1,"op":"merge-streams"}`)},
 	} {
 		var told error
 		m := newMachine(nil, func(err error) { told = err })
 		if r := m.Apply(e).(result); !errors.Is(r.err, ErrCatalog) || !errors.Is(told, ErrCatalog) {
 			t.Errorf("%s: %v, told %v", name, r.err, told)
+		} else if newer := strings.HasPrefix(name, "newer"); errors.Is(r.err, storage.ErrVersion) != newer {
+			t.Errorf("%s: %v is of another version: %v", name, r.err, !newer)
 		}
 		after := storage.Entry{Index: 8, Payload: []byte(`{"format":1,"op":"lease-producers","count":5}`)}
 		if r := m.Apply(after).(result); r.err == nil || m.state.Load().NextProducer != 1 {

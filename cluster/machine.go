@@ -201,7 +201,7 @@ func (m *machine) check(e storage.Entry) error {
 	switch {
 	case e.Payload == nil:
 		return fmt.Errorf("%w: the command at index %d is damaged on disk and no other copy exists; "+
-			"put the directory catalog back from a copy", ErrCatalog, e.Index)
+			"put the directory catalog/ back from a copy", ErrCatalog, e.Index)
 	case json.Unmarshal(e.Payload, &cmd) != nil:
 		return fmt.Errorf("%w: the command at index %d does not decode", ErrCatalog, e.Index)
 	case cmd.Format < 1 || cmd.Format > commandFormat || !cmd.Op.known():

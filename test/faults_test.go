@@ -5,6 +5,7 @@ package test
 import (
 	"errors"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -162,6 +163,9 @@ func diskFull(t *testing.T, dir string) {
 		default:
 		}
 		acked, free := j.Acks(), free(t, dir)
+		if full := metric(t, http.DefaultClient, s.Address(), "tidewire_disk_full"); full != 1 {
+			t.Errorf("%s: tidewire_disk_full is %d while publishes are refused", what, full)
+		}
 		if total := int64(160 << 20); free < total/40 {
 			t.Errorf("%s: %d bytes are free, and 5 %% should be kept", what, free)
 		}

@@ -181,6 +181,22 @@ quux: {a: b}
 	}
 }
 
+// What only the node finds wrong is told where it was set, too.
+func TestWhereItIsWrong(t *testing.T) {
+	file := write(t, "data: d\nadmin:\n  listen: 0.0.0.0:7421\ntelemetry:\n  otlp-endpoint: nowhere\nmemory:\n  limit: 64MiB\n  hot-bytes: 48MiB\n")
+	_, err := Load(Options{File: file})
+	text := strings.ReplaceAll(fmt.Sprint(err), file, "F")
+	for _, want := range []string{
+		`F:3:3: address "0.0.0.0:7421" can be reached by others`,
+		`F:5:3: OTLP endpoint "nowhere" is no address`,
+		`F:7:3: memory.publish-bytes`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("not said: %s\n%s", want, text)
+		}
+	}
+}
+
 // Files that are no configuration: a clear error, or fine.
 func TestFiles(t *testing.T) {
 	dir := t.TempDir()

@@ -12,6 +12,7 @@ import (
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/v2"
 
+	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/internal/spelling"
 )
 
@@ -112,21 +113,8 @@ func Load(o Options) (*Loaded, error) {
 		check.DataDir = "."
 	}
 	for _, err := range each(check.Validate()) {
-		where := "configuration"
-		if strings.HasPrefix(err.Error(), "address") {
-			where = l.whence("listen")
-			if open, insecure := strings.CutSuffix(err.Error(), "insecure"); insecure {
-				err = errors.New(open + "insecure: true in the file, TIDEWIRE_INSECURE=true or --insecure")
-			}
-		}
-		if strings.HasPrefix(err.Error(), "data directory") {
-			problems.add(idConflict, "configuration", "data is not set: name the directory of the node's data, with --data, TIDEWIRE_DATA or in the file")
-			continue
-		}
-		if strings.HasPrefix(err.Error(), "memory shares") {
-			where, err = l.memoryShares()
-		}
-		problems.add(idConflict, where, "%v", err)
+		where, why := l.invalid(err)
+		problems.add(idConflict, where, "%s", why)
 	}
 	problems = append(problems, wrong...)
 	if len(problems) > 0 {
@@ -135,8 +123,31 @@ func Load(o Options) (*Loaded, error) {
 	return l, nil
 }
 
+// invalid says where what broker.Config.Validate has found was set, and what is wrong with it.
+func (l *Loaded) invalid(err error) (where, why string) {
+	field, reason := "", err.Error()
+	if e, ok := errors.AsType[*broker.FieldError](err); ok {
+		field = e.Field
+	}
+	switch field {
+	case "DataDir":
+		return "configuration", "data is not set: name the directory of the node's data, with --data, TIDEWIRE_DATA or in the file"
+	case broker.MemoryShares:
+		return l.memoryShares()
+	}
+	if open, insecure := strings.CutSuffix(reason, "insecure"); insecure {
+		reason = open + "insecure: true in the file, TIDEWIRE_INSECURE=true or --insecure"
+	}
+	for i := range table {
+		if s := &table[i]; field != "" && s.brokerField() == field {
+			return l.whence(s.Key), reason
+		}
+	}
+	return "configuration", reason
+}
+
 // memoryShares is what to say of memory settings that are together more than the node has, and where the first of them was set.
-func (l *Loaded) memoryShares() (where string, err error) {
+func (l *Loaded) memoryShares() (where, why string) {
 	var parts []string
 	where = "configuration"
 	for _, key := range []string{"memory.limit", "memory.publish-bytes", "memory.hot-bytes", "memory.outbound-bytes", "memory.inbound-bytes"} {
@@ -150,7 +161,7 @@ func (l *Loaded) memoryShares() (where string, err error) {
 		}
 	}
 	limit := l.WithDefaults().MemoryLimit
-	return where, fmt.Errorf("%s are together more than 3/4 of memory.limit (%s), which is all that they may take: lower them, or raise memory.limit",
+	return where, fmt.Sprintf("%s are together more than 3/4 of memory.limit (%s), which is all that they may take: lower them, or raise memory.limit",
 		strings.Join(parts, ", "), BytesText(limit))
 }
 

@@ -78,7 +78,8 @@ var (
 
 	diskFree     = define("tidewire_disk_free_bytes", gauge, "bytes", "Bytes free for this process on the file system of the data directory.")
 	diskTotal    = define("tidewire_disk_size_bytes", gauge, "bytes", "Size of the file system of the data directory.")
-	diskFloor    = define("tidewire_disk_floor_bytes", gauge, "bytes", "Bytes of that file system that are kept free; below, publishes are refused.")
+	diskFloor    = define("tidewire_disk_floor_bytes", gauge, "bytes", "Bytes of that file system that are kept free: publishes are refused before less is.")
+	diskFull     = define("tidewire_disk_full", gauge, "0 or 1", "1 while publishes and new streams are refused, as the disk is almost full.")
 	logBytes     = define("tidewire_log_bytes", gauge, "bytes", "Bytes in the segments of all partitions that are open here.")
 	logSegments  = define("tidewire_log_segments", gauge, "segments", "Segments of all partitions that are open here.")
 	poolBytes    = define("tidewire_pool_bytes", gauge, "bytes", "Bytes of recycled and spare segment files.")

@@ -142,6 +142,7 @@ func (c *collector) collectState(tell teller, s *State) {
 	tell(diskFree, float64(s.DiskFree))
 	tell(diskTotal, float64(s.DiskTotal))
 	tell(diskFloor, float64(s.DiskFloor))
+	tell(diskFull, oneIf(s.DiskFull))
 	tell(logBytes, float64(s.LogBytes))
 	tell(logSegments, float64(s.LogSegments))
 	tell(poolBytes, float64(s.PoolBytes))

@@ -36,6 +36,7 @@ type State struct {
 	Memory                                      []Budget
 
 	DiskFree, DiskTotal, DiskFloor int64
+	DiskFull                       bool
 	LogBytes, PoolBytes            int64
 	LogSegments                    int
 	WriteAge                       time.Duration

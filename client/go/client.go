@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -220,6 +221,7 @@ func (c *Client) redial(left string, away int) *conn {
 			return nil
 		}
 	}
+	warned := false
 	for attempt := 0; ; attempt++ {
 		c.mu.Lock()
 		targets := []string{c.addresses[(first+attempt)%len(c.addresses)]}
@@ -235,7 +237,11 @@ func (c *Client) redial(left string, away int) *conn {
 				c.mu.Unlock()
 				return cn
 			}
-			c.cfg.logger.Debug("no connection", "address", a, "error", err)
+			level := slog.LevelDebug
+			if refusal := (*Error)(nil); errors.As(err, &refusal) && !refusal.Retriable && !warned {
+				level, warned = slog.LevelWarn, true // it will not get better by itself
+			}
+			c.cfg.logger.Log(c.ctx, level, "no connection", "address", a, "error", err)
 		}
 		// The first round goes through all addresses without waiting.
 		if attempt+1 >= len(c.addresses) || len(c.addresses) == 1 {

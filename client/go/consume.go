@@ -116,7 +116,8 @@ var errIterating = errors.New("tidewire: the subscription is being iterated alre
 // A record's bytes are valid until the next iteration; Clone keeps them.
 //
 // Errors come with a zero Record. After these the iteration goes on if the loop does:
-// ErrOffsetRange (records were removed by retention before they were read; Value is where it goes on),
+// ErrOffsetRange (records were removed by retention before they were read; Value is where it goes on; a position above the last
+// record, as after an older copy was put back, ends it),
 // ErrDataLoss (Value is the first offset after the damage), ErrUnknownStream (a stream was deleted: it goes on with what else the
 // filter meets, and there too if it is undeleted), ErrChecksum (a batch arrived damaged more
 // than once; it is asked for again) and ErrMalformed (records their producer made wrong; it goes on

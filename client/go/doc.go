@@ -50,7 +50,7 @@
 // Errors match sentinels with errors.Is (ErrUnknownStream, ErrTooLarge, ErrOffsetRange...), and are
 // an *Error with errors.As, which has the node's code and message, and numbers where they help.
 // What the node would refuse for its form is refused here, before it is sent. ErrUnknownOutcome is the
-// one to think about: a record may or may not be stored. It comes when the context of a Publish ends,
+// one to think about: a record may or may not be stored. It comes when the context of a Publish ends and the record is on its way,
 // when Close runs out of time, and when the node forgot the producer during a long silence.
 //
 // # Concurrency and bytes

@@ -63,7 +63,7 @@ var (
 	ErrDenied           = kind(wire.CodeDenied)          // it knows, and does not allow it
 	ErrWrongCluster     = kind(wire.CodeWrongCluster)    // the node belongs to another cluster
 	ErrNotLeader        = kind(wire.CodeNotLeader)       // nobody leads the partition at present
-	ErrOffsetRange      = kind(wire.CodeOffsetRange)     // below the log start; Value is the log start
+	ErrOffsetRange      = kind(wire.CodeOffsetRange)     // below the log start, or above what there is; Value is that end
 	ErrDataLoss         = kind(wire.CodeDataLoss)        // damaged, and no good copy left; Value is the first offset after it
 	ErrChecksum         = kind(wire.CodeBadChecksum)     // a batch arrived damaged
 	ErrMalformed        = kind(wire.CodeMalformed)       // bytes that do not decode

@@ -22,7 +22,7 @@ type Fetched struct {
 // Fetch reads records of one partition, by default from its first. It gives what there is, up to
 // MaxBytes, and nothing (not an error) if there is nothing after MaxWait.
 //
-// Errors: ErrUnknownStream, ErrUnknownPartition, ErrOffsetRange (Value is the log start),
+// Errors: ErrUnknownStream, ErrUnknownPartition, ErrOffsetRange (Value is the log start, or the high watermark for an offset above it),
 // ErrDataLoss (Value is the first offset after the damage), ErrChecksum.
 func (c *Client) Fetch(ctx context.Context, stream string, partition uint32, opts ...FetchOption) (*Fetched, error) {
 	cfg := fetchConfig{maxBytes: wire.MaxBatch}

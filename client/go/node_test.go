@@ -35,7 +35,7 @@ type network struct {
 // node is one address. Each connection to it that shook hands comes out of conns.
 type node struct {
 	welcome wire.Welcome
-	hello   func(h *wire.Hello) []byte // answers instead of WELCOME, if not nil
+	hello   func(h *wire.Hello) []byte // answers instead of WELCOME, if it has an answer
 	down    bool
 	conns   chan *peer
 }
@@ -151,8 +151,10 @@ func (p *peer) run(node *node) {
 			}
 			greeted = true
 			if node.hello != nil {
-				p.nc.Write(node.hello(&h))
-				return
+				if answer := node.hello(&h); answer != nil {
+					p.nc.Write(answer)
+					return
+				}
 			}
 			p.nc.Write(node.welcome.AppendTo(nil, f.Corr))
 			node.conns <- p

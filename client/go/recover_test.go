@@ -3,8 +3,10 @@ package client
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -734,6 +736,25 @@ func TestCloseFlushes(t *testing.T) {
 	p.ack(corr, 2, 1, 42)
 	flushed(t, closed)
 	o.want(t, "1@41", "2@42")
+}
+
+// What a node says that will not get better by itself stands in the log, once, while the client goes on trying: somebody may put it right.
+func TestWrongClusterIsSaid(t *testing.T) {
+	n := newNetwork(t, "a:1")
+	var hellos atomic.Int32
+	n.nodes["a:1"].hello = func(*wire.Hello) []byte {
+		if i := hellos.Add(1); i == 1 || i == 4 {
+			return nil
+		}
+		return (&wire.Error{Code: wire.CodeWrongCluster, Bits: wire.ErrorEndsConnection, Message: "this is cluster 2, not 1"}).AppendTo(nil, 0)
+	}
+	var said strings.Builder // the client's one goroutine that dials writes
+	n.connect("a:1", WithLogger(slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelWarn}))))
+	n.accept("a:1").hangUp()
+	n.accept("a:1")
+	if got := said.String(); strings.Count(got, "WRONG_CLUSTER: this is cluster 2, not 1") != 1 {
+		t.Errorf("after %d HELLOs the log says\n%s", hellos.Load(), got)
+	}
 }
 
 func TestConnect(t *testing.T) {

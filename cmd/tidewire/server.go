@@ -39,13 +39,13 @@ There is no TLS and no access control yet, so a node binds loopback unless --ins
 Exit codes:
   0   stopped in good order
   1   an error: the address is in use, the network failed, a second signal came
-  2   wrong usage: flags are wrong, no data directory is named, or there is too little memory
+  2   wrong usage: flags are wrong, or no data directory is named
   74  a write or sync failed: nothing more is acknowledged, what was acknowledged is on disk
   75  the data directory was refused: in use, not a node's, of another version, damaged,
       no directory, or not to be written to
   76  the disk is full in spite of the space kept free; free some, then start again
   77  the file system became read-only while the node ran
-  78  the configuration is wrong
+  78  the configuration is wrong, or does not fit into the memory there is
   79  the data directory was removed, replaced or unmounted while the node ran`
 
 const serverExample = `  tidewire server --data /var/lib/tidewire
