@@ -77,8 +77,20 @@ func (c cell) columns() (all []*Column) {
 	return all
 }
 
-// measure measures a case, of which each variant becomes a row: every entry of every row once a round, in an order that
-// turns, and in every other round the other way round, so that none always runs behind the same one. If a peer is below what is known of
+// order is the one in which n are measured in a round: it turns, and every other round goes the other way round, so that none always runs
+// behind the same one, or at the same place.
+func order(round, n int) []int {
+	all := make([]int, n)
+	for i := range all {
+		all[i] = (round/2 + i) % n
+	}
+	if round%2 == 1 {
+		slices.Reverse(all)
+	}
+	return all
+}
+
+// measure measures a case, of which each variant becomes a row: every entry of every row once a round, in the order of the round. If a peer is below what is known of
 // it, all have as many rounds again, once, and all rounds count.
 func (in *instrument) measure(ctx context.Context, c *Case) (rows []*Row, err error) {
 	var cells []cell
@@ -102,17 +114,15 @@ func (in *instrument) measure(ctx context.Context, c *Case) (rows []*Row, err er
 	if c.Loads > 0 {
 		rounds = 1
 	}
+	done := 0
 	for _, why := range []string{"", "again, as one was below what is known of it; "} {
 		for round := range rounds {
-			for i := range cells {
-				at := (round + i) % len(cells)
-				if round%2 == 1 {
-					at = len(cells) - 1 - at
-				}
+			for _, at := range order(done, len(cells)) {
 				if err := in.once(ctx, cells[at], fmt.Sprintf("%sround %d of %d", why, round+1, rounds)); err != nil {
 					return nil, err
 				}
 			}
+			done++
 		}
 		low := false
 		for _, row := range rows {

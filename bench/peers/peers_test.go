@@ -70,6 +70,32 @@ func TestCases(t *testing.T) {
 	}
 }
 
+// In as many pairs of rounds as there are, each is at each place, from both ends, and as often before another as behind it.
+func TestOrder(t *testing.T) {
+	for n := 1; n < 6; n++ {
+		places, before := make([][]int, n), make([][]int, n)
+		for i := range n {
+			places[i], before[i] = make([]int, n), make([]int, n)
+		}
+		for round := range 2 * n {
+			all := order(round, n)
+			for place, i := range all {
+				places[i][place]++
+				for _, other := range all[place+1:] {
+					before[i][other]++
+				}
+			}
+		}
+		for i := range n {
+			for j := range n {
+				if places[i][j] != 2 || i != j && before[i][j] != n {
+					t.Fatalf("of %d: %d is %d times at place %d, and %d times before it", n, i, places[i][j], j, before[i][j])
+				}
+			}
+		}
+	}
+}
+
 // A row of a case is its load varied, and the load of the others stays.
 func TestRows(t *testing.T) {
 	c := Case{Name: "load", Spec: Spec{Size: 1}, Goals: []Goal{{Reach: 1}}, Variants: []Variant{
