@@ -5,9 +5,9 @@
 // waited (no "coordinated omission"). Flat out there is no such moment, and latency counts from
 // the call that hands the record over; it is then mostly a statement about how much was in flight.
 //
-// A warm-up comes first and is in none of the figures. Flat out, a rate is the acks that came while it was measured, as many are in
-// flight when that begins and when it ends. Of a number of records it is these over the time from the first handed over, or the last ack
-// of the warm-up, to the last ack (Publish), or from before the first was asked for to the last delivered (Replay). A workload whose context ends while it measures returns what it
+// A warm-up comes first. Flat out for a time, Publish counts the acks of that time, as much is in flight when it begins as when it ends, and times
+// those of the records handed over in it. A number of records, or those of a fixed rate, it counts from the first handed over to the last
+// ack; a number of them, flat out, when the warm-up is acknowledged. Replay counts from before it asks for the first to the last delivered. A workload whose context ends while it measures returns what it
 // has, beside the context's error.
 package bench
 
@@ -38,7 +38,7 @@ type Result struct {
 	Size        int     `json:"size_bytes,omitempty" doc:"of a value"`
 	Rate        float64 `json:"rate_wanted,omitempty" doc:"records a second; missing: flat out"` // records/s; 0: flat out
 
-	Records uint64        `json:"records" doc:"that were measured"`
+	Records uint64        `json:"records" doc:"that were acknowledged or read while it was measured"`
 	Bytes   uint64        `json:"bytes" doc:"of their values"` // of values
 	Took    time.Duration `json:"took_ns" doc:"in nanoseconds"`
 	Latency *Latency      `json:"latency,omitempty" doc:"distribution of times"`

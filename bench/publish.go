@@ -144,7 +144,7 @@ func Publish(ctx context.Context, cfg PublishConfig) (*Result, error) {
 		})
 	}
 	running.Wait()
-	ended, interrupted := began.now(), parent.Err()
+	interrupted := parent.Err()
 	if err := context.Cause(ctx); err != nil && interrupted == nil {
 		return nil, err
 	}
@@ -157,10 +157,6 @@ func Publish(ctx context.Context, cfg PublishConfig) (*Result, error) {
 		r.From = "the time a record was meant to be sent to its ack"
 	}
 	collect(r, senders)
-	if acks := counted(senders); acks > 0 {
-		r.Records, r.Took = acks, min(cfg.Duration, time.Duration(ended)-cfg.Warmup)
-	}
-	r.Bytes = r.Records * uint64(r.Size)
 	if r.Records == 0 && interrupted != nil {
 		return nil, interrupted
 	}
@@ -183,32 +179,29 @@ func closeAll(senders []*sender) {
 
 func collect(r *Result, senders []*sender) {
 	h := NewHistogram()
-	first, last := int64(-1), int64(0)
+	first, last, acks := int64(-1), int64(0), uint64(0)
 	for _, s := range senders {
 		h.Add(s.histogram)
+		last = max(last, s.last)
+		acks += s.acks
 		if s.measured == 0 {
 			continue
 		}
 		r.Records += s.measured
-		last = max(last, s.last)
-		// What it has of the warm-up must be out of the way first.
-		if began := max(s.first, s.warmed); first < 0 || began < first {
-			first = began
+		if first < 0 || s.first < first {
+			first = s.first
 		}
 		if r.Voters == 0 || s.quorum < r.Quorum {
 			r.Quorum, r.Voters = s.quorum, s.voters
 		}
 	}
 	r.Took = time.Duration(last - first)
-	r.Latency = h.Latency()
-}
-
-// counted is how many acks came while a rate was measured: flat out, that is what the broker did meanwhile, whenever it was asked to.
-func counted(senders []*sender) (acks uint64) {
-	for _, s := range senders {
-		acks += s.acks
+	if acks > 0 { // flat out, that is what the broker did meanwhile, whenever it was asked to
+		cfg := senders[0].cfg
+		r.Records, r.Took = acks, min(time.Duration(last)-cfg.Warmup, cfg.Duration)
 	}
-	return acks
+	r.Bytes = r.Records * uint64(r.Size)
+	r.Latency = h.Latency()
 }
 
 // sender is one connection's part of the load.
@@ -228,8 +221,7 @@ type sender struct {
 	// Written by who is told of acks: the client's callback goroutine, or the sender itself when it waits for each.
 	histogram      *Histogram
 	measured       uint64 // records
-	last           int64  // when the last of them was acknowledged
-	warmed         int64  // the same of the warm-up
+	last           int64  // when the last ack came, of the warm-up too
 	acks           uint64 // while it was measured, flat out for a time
 	quorum, voters int
 	failed         chan error // buffered; the first failure
@@ -323,6 +315,14 @@ func (s *sender) async(ctx context.Context) error {
 		if over {
 			break
 		}
+		if measure && sent == 0 && i > 0 && s.quota > 0 && s.pacer.interval == 0 { // what there is of the warm-up is not to hold it up
+			if err := s.c.Flush(ctx); err != nil && ctx.Err() == nil {
+				return err
+			}
+			if !w.drain(ctx) {
+				return nil
+			}
+		}
 		p := w.take(ctx)
 		if p == nil {
 			return nil
@@ -360,17 +360,15 @@ func (s *sender) async(ctx context.Context) error {
 // acked is told of an ack, and whether its record is one of those that are measured.
 func (s *sender) acked(ack client.Ack, began int64, measure bool) {
 	s.cfg.Progress.Add(1)
-	now := s.clock.now()
-	if since := time.Duration(now) - s.cfg.Warmup; s.cfg.Records == 0 && s.cfg.Rate == 0 && since >= 0 && since < s.cfg.Duration {
+	s.last = s.clock.now()
+	if since := time.Duration(s.last) - s.cfg.Warmup; s.cfg.Records == 0 && s.cfg.Rate == 0 && since >= 0 && since < s.cfg.Duration {
 		s.acks++
 	}
 	if !measure {
-		s.warmed = now
 		return
 	}
-	s.histogram.Record(time.Duration(now - began))
+	s.histogram.Record(time.Duration(s.last - began))
 	s.measured++
-	s.last = now
 	if s.voters == 0 || ack.Quorum < s.quorum {
 		s.quorum, s.voters = ack.Quorum, ack.Voters
 	}

@@ -2,6 +2,7 @@ package raft
 
 import (
 	"errors"
+	"fmt"
 
 	hraft "github.com/hashicorp/raft"
 
@@ -32,8 +33,8 @@ func (c chain) admits(term storage.Term, h entryHeader) bool {
 type entryRule interface {
 	// weigh returns how many records the entry holds, its broker time, and the chain after it.
 	weigh(c chain, term storage.Term, payload []byte) (records uint32, ms int64, after chain, err error)
-	// mark returns the chain after a valid entry, from its payload; ok is false if it tells nothing.
-	mark(term storage.Term, payload []byte) (c chain, ok bool)
+	// mark returns the chain after a valid entry, from its payload. Error: ErrFormat.
+	mark(term storage.Term, payload []byte) (chain, error)
 }
 
 // commandRule is the rule of ordinary machines: each command counts as one record, so that the log
@@ -44,7 +45,7 @@ func (commandRule) weigh(c chain, _ storage.Term, _ []byte) (uint32, int64, chai
 	return 1, 0, c, nil
 }
 
-func (commandRule) mark(storage.Term, []byte) (chain, bool) { return chain{}, true }
+func (commandRule) mark(storage.Term, []byte) (chain, error) { return chain{}, nil }
 
 // partitionRule is the rule of partitions.
 type partitionRule struct{}
@@ -62,12 +63,15 @@ func (partitionRule) weigh(c chain, term storage.Term, payload []byte) (uint32, 
 	return h.records, h.time, chain{term: term, number: h.number}, nil
 }
 
-func (partitionRule) mark(term storage.Term, payload []byte) (chain, bool) {
+func (partitionRule) mark(term storage.Term, payload []byte) (chain, error) {
 	h, err := parseHeader(payload)
-	if err != nil || h.kind != kindData {
-		return chain{}, false
+	if err == nil && h.kind != kindData {
+		err = malformed("entry", "kind %d holds no records", h.kind)
 	}
-	return chain{term: term, number: h.number}, true
+	if err != nil {
+		return chain{}, err
+	}
+	return chain{term: term, number: h.number}, nil
 }
 
 // rebuildChain finds the chain after the last entry of the log by walking back to the last valid
@@ -94,9 +98,8 @@ func rebuildChain(log entryReader, rule entryRule, b storage.Bounds, atStart cha
 		if err != nil {
 			return chain{}, 0, err
 		}
-		c, ok := rule.mark(e.Term, e.Payload)
-		if !ok {
-			return chain{}, 0, malformed("entry", "index %d holds %d records and does not decode", i, h.Records)
+		if c, err = rule.mark(e.Term, e.Payload); err != nil {
+			return chain{}, 0, fmt.Errorf("raft: index %d, which holds %d records: %w", i, h.Records, err)
 		}
 		return c, 0, nil
 	}

@@ -91,7 +91,7 @@ func (f *fsm) ApplyBatch(logs []*hraft.Log) []any {
 func (f *fsm) command(e storage.Entry) any {
 	out := f.machine.Apply(e)
 	if e.Records > 0 {
-		if c, ok := f.rule.mark(e.Term, e.Payload); ok {
+		if c, err := f.rule.mark(e.Term, e.Payload); err == nil { // else it is damaged, and tells nothing
 			f.mark.chain = c
 		}
 		f.mark.end = e.Base + storage.Offset(e.Records)

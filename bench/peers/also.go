@@ -64,5 +64,5 @@ var also = []Case{
 			return s
 		}(),
 		Goals: []Goal{{Of: &p99, Flat: true, Reach: 1.5}, {Of: &anonymous, Flat: true, Reach: 1.2}, {Of: &stored, Flat: true, Reach: 1.1},
-			{Of: &kept, Reach: 2000}, {Of: &stored, Reach: 3500}}}, // what is kept, segments that wait to be used again, and zeros ahead
+			{Of: &kept, Reach: 2000}, {Of: &stored, Reach: 3500}}}, // and segments that wait to be used again
 }

@@ -95,7 +95,7 @@ var (
 	busy       = Metric{"CPU", "% of a core", true, func(r *Run) float64 { return 100 * r.Busy }}
 	anonymous  = Metric{"memory", "MB", true, func(r *Run) float64 { return float64(r.Anonymous) / 1e6 }}
 	stored     = Metric{"disk", "MB", true, func(r *Run) float64 { return float64(r.Stored) / 1e6 }}
-	kept       = Metric{"what is kept", "MB", false, stored.Of}
+	kept       = Metric{"what the log holds", "MB", false, func(r *Run) float64 { return float64(r.Kept) / 1e6 }}
 	read       = Metric{"what each consumer reads", "MB/s", false, func(r *Run) float64 { return r.Read / 1e6 }}
 	took       = Metric{"time", "ms", true, func(r *Run) float64 { return r.Result.Took.Seconds() * 1e3 }}
 )

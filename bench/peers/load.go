@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -92,6 +93,7 @@ type Run struct {
 	Busy      float64       `json:"server_cores"`                            // it used, on average
 	Read      float64       `json:"read_bytes_per_second,omitempty"`         // by each of those beside the load
 	Stored    int64         `json:"stored_bytes"`                            // on the disk at the end
+	Kept      int64         `json:"kept_bytes,omitempty"`                    // of these, in the segments of Tidewire's partitions
 	Device    float64       `json:"device_bytes_per_payload_byte,omitempty"` // 0: cannot be told
 	Allocs    float64       `json:"client_allocations_per_batch"`
 }
@@ -150,12 +152,16 @@ func runJob(ctx context.Context, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	kept, err := allocated(j.Dir)
+	stored, err := allocated(j.Dir)
+	if err != nil {
+		return err
+	}
+	kept, err := allocated(filepath.Join(j.Dir, "data", "partitions"))
 	if err != nil {
 		return err
 	}
 	n := float64(max(1, records.Load()))
-	run := Run{Result: r, Busy: (after.CPU - before.CPU).Seconds() / took.Seconds(), Read: read, Stored: kept, ServerCPU: micro(after.CPU-before.CPU) / n, ClientCPU: micro(now-mine) / n,
+	run := Run{Result: r, Busy: (after.CPU - before.CPU).Seconds() / took.Seconds(), Read: read, Stored: stored, Kept: kept, ServerCPU: micro(after.CPU-before.CPU) / n, ClientCPU: micro(now-mine) / n,
 		Resident: after.Resident, Anonymous: after.Anonymous,
 		Allocs: float64(heapAfter.Mallocs-heapBefore.Mallocs) / n * float64(max(1, j.Spec.Batch))}
 	if before.Device >= 0 && j.Spec.Kind == publish {

@@ -101,8 +101,11 @@ func measure(ctx context.Context) error {
 		}
 	}
 	if slices.ContainsFunc(cases, (*Case).weighsDisk) {
-		if written, err := deviceWritten(in.dir); err != nil || written < 0 {
-			return fmt.Errorf("cases of what is written to the disk need one that counts it, as %s has not (%v): give a directory on another with -dir, or measure others with -cases", in.dir, err)
+		switch written, err := deviceWritten(in.dir); {
+		case err != nil:
+			return err
+		case written < 0:
+			return fmt.Errorf("cases of what is written to the disk need one that counts it, and %s is on none: name a directory on another with -dir, or measure others with -cases", in.dir)
 		}
 	}
 	r, err := newReport(in, *quick)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -54,7 +55,7 @@ func summary(w io.Writer, reports []*Report) error {
 	fmt.Fprintln(w)
 	for _, r := range reports {
 		held, all := r.held()
-		fmt.Fprintf(w, "- %s, %d rounds: the goals of %d of %d cases hold.", r.Began.UTC().Format("2006-01-02 15:04 UTC"), r.Rounds, held, all)
+		fmt.Fprintf(w, "- %s, %d rounds or twice as many: the goals of %d of %d cases hold.", r.Began.UTC().Format("2006-01-02 15:04 UTC"), r.Rounds, held, all)
 		for _, f := range r.Floors {
 			fmt.Fprintf(w, " %s: p50 %.0f us.", f.Name, micro(f.Latency.P50))
 		}
@@ -78,7 +79,7 @@ func medians(rows []*Row, system string) string {
 			s += "*"
 		}
 		of = append(of, s)
-		clients[c.Client] = true
+		clients[cmp.Or(c.Client, "plain")] = true
 		several = several || r.clients(system) > 1
 	}
 	text := strings.Join(of, " / ")

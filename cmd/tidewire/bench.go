@@ -23,8 +23,8 @@ sub  replays what is stored under a filter and checks every CRC and every offset
 rtt  publishes at a fixed rate and times each record until a consumer has it
 
 At a fixed rate latency counts from the time a record was meant to be sent, so that a
-stalled node cannot hide what it did to the records that had to wait. The warm-up is in
-none of the figures. Client and node share this machine if the node runs on it.`
+stalled node cannot hide what it did to the records that had to wait. What happens in the
+warm-up is in none of the figures. Client and node share this machine if the node runs on it.`
 
 func (a *app) benchCommand() *cobra.Command {
 	c := &cobra.Command{
