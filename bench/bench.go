@@ -5,10 +5,12 @@
 // waited (no "coordinated omission"). Flat out there is no such moment, and latency counts from
 // the call that hands the record over; it is then mostly a statement about how much was in flight.
 //
-// A warm-up comes first. Flat out for a time, Publish counts the acks of that time, as much is in flight when it begins as when it ends, and times
-// those of the records handed over in it. A number of records, or those of a fixed rate, it counts from the first handed over to the last
-// ack; a number of them, flat out, when the warm-up is acknowledged. Replay counts from before it asks for the first to the last delivered. A workload whose context ends while it measures returns what it
-// has, beside the context's error.
+// A warm-up comes first. Flat out for a time, Publish counts the acks of that time, as much is in
+// flight when it begins as when it ends, and times those of the records handed over in it. A number of
+// records, or those of a fixed rate, it counts from the first handed over to the last ack; a number of
+// them, flat out, begins when the warm-up is acknowledged. Replay counts from before it asks for the
+// first to the last delivered. A workload whose context ends while it measures returns what it has,
+// beside the context's error.
 package bench
 
 import (

@@ -324,8 +324,10 @@ func (s *steady) Flush(context.Context) error { s.done.Wait(); return nil }
 func (s *steady) Close() error                { close(s.queue); return nil }
 
 func (s *steady) run() {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
 	for done := range s.queue {
-		time.Sleep(time.Millisecond)
+		<-tick.C
 		done(client.Ack{}, nil)
 		s.done.Done()
 	}

@@ -270,9 +270,8 @@ func (s *sender) next(ctx context.Context, i, measured uint64) (began int64, mea
 // sync waits for each ack before the next record.
 func (s *sender) sync(ctx context.Context) error {
 	v := newValues(s.cfg.Size, uint64(s.share), s.cfg.Redundant)
-	sent := uint64(0) // measured ones
 	for i := uint64(0); ; i++ {
-		began, measure, over := s.next(ctx, i, sent)
+		began, measure, over := s.next(ctx, i, s.measured)
 		if over {
 			return nil
 		}
@@ -281,11 +280,8 @@ func (s *sender) sync(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if measure {
-			if sent == 0 {
-				s.first = began
-			}
-			sent++
+		if measure && s.measured == 0 {
+			s.first = began
 		}
 		s.acked(ack, began, measure)
 	}
@@ -316,11 +312,8 @@ func (s *sender) async(ctx context.Context) error {
 			break
 		}
 		if measure && sent == 0 && i > 0 && s.quota > 0 && s.pacer.interval == 0 { // what there is of the warm-up is not to hold it up
-			if err := s.c.Flush(ctx); err != nil && ctx.Err() == nil {
+			if err := s.settle(ctx, w); err != nil {
 				return err
-			}
-			if !w.drain(ctx) {
-				return nil
 			}
 		}
 		p := w.take(ctx)
@@ -344,10 +337,9 @@ func (s *sender) async(ctx context.Context) error {
 		}
 	}
 	if len(s.failed) == 0 {
-		if err := s.c.Flush(ctx); err != nil && ctx.Err() == nil {
+		if err := s.settle(ctx, w); err != nil {
 			return err
 		}
-		w.drain(ctx)
 	}
 	select {
 	case err := <-s.failed:
@@ -355,6 +347,15 @@ func (s *sender) async(ctx context.Context) error {
 	default:
 		return nil
 	}
+}
+
+// settle waits until all that was handed over is answered, or ctx ends.
+func (s *sender) settle(ctx context.Context, w *window) error {
+	if err := s.c.Flush(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	w.drain(ctx)
+	return nil
 }
 
 // acked is told of an ack, and whether its record is one of those that are measured.

@@ -53,7 +53,6 @@ func Replay(ctx context.Context, cfg ReplayConfig) (*Result, error) {
 	if cfg.Window > 0 {
 		options = append(options, client.Window(cfg.Window))
 	}
-	plan.filter = cfg.Filter
 	opened := time.Now()
 	sub, err := c.Subscribe(ctx, cfg.Filter, options...)
 	if err != nil {
@@ -78,9 +77,7 @@ type replay struct {
 	next map[partition]uint64 // offset of the next record
 	end  map[partition]uint64 // behind the last record that the filter selects
 	all  bool                 // the filter selects all of the streams: offsets have no gaps
-
-	filter string
-	left   int // partitions that have not reached their end
+	left int                  // partitions that have not reached their end
 }
 
 func plan(ctx context.Context, c *client.Client, filter string) (*replay, error) {
@@ -179,8 +176,8 @@ func (p *replay) read(ctx context.Context, sub *client.Subscription, cfg *Replay
 			}
 			r.Gaps += rec.Offset - expect
 		}
-		if !p.all && !wire.Match(p.filter, rec.Subject) {
-			return fmt.Errorf("stream %s partition %d: offset %d has the subject %s, which %s does not select", rec.Stream, rec.Partition, rec.Offset, rec.Subject, p.filter)
+		if !p.all && !wire.Match(cfg.Filter, rec.Subject) {
+			return fmt.Errorf("stream %s partition %d: offset %d has the subject %s, which %s does not select", rec.Stream, rec.Partition, rec.Offset, rec.Subject, cfg.Filter)
 		}
 		expect = rec.Offset + 1
 		seen++

@@ -146,7 +146,7 @@ func (d *dataDir) readIdentity() (id identity, err error) {
 		return refuse("does not decode (%v): it is damaged; put it back from a copy", err)
 	}
 	if id.Format > identityFormat {
-		_, err := refuse("has format %d, this version reads up to %d: run the version that wrote it, or a newer one", id.Format, identityFormat)
+		_, err := refuse("has format %d, this version reads up to %d: run the version that wrote it", id.Format, identityFormat)
 		err.(*DataDirError).ID = explain.DataDirVersion
 		return identity{}, err
 	}

@@ -90,8 +90,8 @@ func order(round, n int) []int {
 	return all
 }
 
-// measure measures a case, of which each variant becomes a row: every entry of every row once a round, in the order of the round. If a peer is below what is known of
-// it, all have as many rounds again, once, and all rounds count.
+// measure measures a case, of which each variant becomes a row: every entry of every row once a round, in the order of the
+// round. If a peer is below what is known of it, all have as many rounds again, once, and all rounds count.
 func (in *instrument) measure(ctx context.Context, c *Case) (rows []*Row, err error) {
 	var cells []cell
 	for _, rc := range c.rows() {

@@ -415,12 +415,12 @@ func (j *jetStream) Replay(ctx context.Context, address string, spec Spec) (*ben
 	r := &bench.Result{Workload: "sub", Subject: subject, Partitions: 1, Connections: 1}
 	began := time.Now()
 	filter, other := spec.filter(), ""
-	count := func(subject string, data []byte) {
-		if subject != filter {
-			other = subject
+	count := func(m jetstream.Msg) {
+		if m.Subject() != filter {
+			other = m.Subject()
 		}
 		r.Records++
-		r.Bytes += uint64(len(data))
+		r.Bytes += uint64(len(m.Data()))
 	}
 	switch spec.Client {
 	case "ordered":
@@ -437,14 +437,14 @@ func (j *jetStream) Replay(ctx context.Context, address string, spec Spec) (*ben
 	return r, err
 }
 
-func (j *jetStream) replayOrdered(ctx context.Context, js jetstream.JetStream, spec Spec, count func(subject string, data []byte)) error {
+func (j *jetStream) replayOrdered(ctx context.Context, js jetstream.JetStream, spec Spec, count func(jetstream.Msg)) error {
 	c, err := js.OrderedConsumer(ctx, subject, jetstream.OrderedConsumerConfig{FilterSubjects: []string{spec.filter()}})
 	if err != nil {
 		return err
 	}
 	all, seen := make(chan struct{}), uint64(0)
 	running, err := c.Consume(func(m jetstream.Msg) {
-		count(m.Subject(), m.Data())
+		count(m)
 		if seen++; seen == spec.selected() {
 			close(all)
 		}
@@ -461,7 +461,7 @@ func (j *jetStream) replayOrdered(ctx context.Context, js jetstream.JetStream, s
 	}
 }
 
-func (j *jetStream) replayFetch(ctx context.Context, js jetstream.JetStream, spec Spec, count func(subject string, data []byte)) error {
+func (j *jetStream) replayFetch(ctx context.Context, js jetstream.JetStream, spec Spec, count func(jetstream.Msg)) error {
 	c, err := js.CreateConsumer(ctx, subject, jetstream.ConsumerConfig{AckPolicy: jetstream.AckNonePolicy})
 	if err != nil {
 		return err
@@ -472,7 +472,7 @@ func (j *jetStream) replayFetch(ctx context.Context, js jetstream.JetStream, spe
 			return err
 		}
 		for m := range batch.Messages() {
-			count(m.Subject(), m.Data())
+			count(m)
 			seen++
 		}
 		if err := batch.Error(); err != nil {

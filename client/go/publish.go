@@ -11,8 +11,9 @@ import (
 // partition's replicas. Records published at the same time, from other goroutines or by
 // PublishAsync, travel and are synced together.
 //
-// If ctx ends once the record is handed over, the error matches ErrUnknownOutcome as well as ctx's own: it is on its
-// way and may still be stored. If ctx ends before, for want of a connection or of room, the error is ctx's alone, and nothing was sent. Other errors: ErrBadName, ErrTooLarge, ErrUnknownStream, ErrClosed,
+// If ctx ends once the record is handed over, the error matches ErrUnknownOutcome as well as ctx's
+// own: it is on its way and may still be stored. If ctx ends before, for want of a connection or of
+// room, the error is ctx's alone, and nothing was sent. Other errors: ErrBadName, ErrTooLarge, ErrUnknownStream, ErrClosed,
 // and whatever the node refused the record with. Lost connections, elections and overload are not
 // errors: the record is sent again, and stored once.
 func (c *Client) Publish(ctx context.Context, m Message) (Ack, error) {
