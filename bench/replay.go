@@ -96,6 +96,9 @@ func plan(ctx context.Context, c *client.Client, filter string) (*replay, error)
 		whole := filter == ">" || slices.Equal(st.Subjects, []string{filter})
 		p.all = p.all && whole
 		for _, part := range st.Partitions {
+			if part.Leader == 0 {
+				return nil, fmt.Errorf("stream %s, partition %d is not served at present: try again", st.Name, part.Number)
+			}
 			end := part.HighWatermark
 			if !whole {
 				if end, err = selectedEnd(ctx, c, st.Name, part, filter); err != nil {

@@ -94,7 +94,7 @@ func (s *session) narrow(parts []*partition, st *cluster.Stream) {
 			// A read under way may look at the cursor: another one goes on where it stands.
 			place := c.place()
 			sub.detach(key, c)
-			sub.attach(key, p, st, place)
+			sub.attach(key, p, sub.pattern, place)
 		}
 		sub.tidy()
 	}

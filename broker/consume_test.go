@@ -659,6 +659,51 @@ func TestCutBatchesKeepTheFrameLimit(t *testing.T) {
 	}
 }
 
+// What cutting leaves of compressed batches is many times what is stored of them: batches that are taken whole behind them
+// must wait for the next frame as well.
+func TestWholeBatchesBehindCutOnesKeepTheFrameLimit(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	st := p.create(wire.CreateStream{Name: "s", Subjects: []string{"s.*"}})
+	corr, _ := p.open(st, wire.Open{})
+	const each, rounds = 65_000, 4
+	mixed := slices.Repeat([]message{{"s.a", "", "12345678"}}, each+1)
+	mixed[0] = message{"s.b", "", ""}
+	whole := message{"s.a", "", strings.Repeat("y", 200_000)}
+	var out []byte
+	for i := range uint64(rounds) {
+		out = wire.AppendPublish(out, corr, encode(t, i*(each+2), true, mixed...))
+		out = wire.AppendPublish(out, corr, encode(t, i*(each+2)+each+1, false, whole))
+	}
+	p.send(out)
+	p.acks(corr, 0, rounds*(each+2))
+
+	q := dial(t, n)
+	h := hello()
+	h.FrameLimit = wire.MinFrameLimit
+	q.send(h.AppendTo([]byte(wire.Magic), 0))
+	q.recv(wire.OpWelcome)
+	q.subscribe(wire.Subscribe{Filter: "s.a", Start: wire.Start{From: wire.FromFirst}, Credit: 32 << 20})
+	next, got := uint64(0), 0
+	for got < rounds*(each+1) {
+		f := q.recv(wire.OpRecords)
+		if len(f.Body)+wire.HeaderBytes-4 > wire.MinFrameLimit {
+			t.Fatalf("a frame of %d bytes, limit %d", len(f.Body), wire.MinFrameLimit)
+		}
+		_, records := records(t, f)
+		for _, r := range records {
+			if next%(each+2) == 0 {
+				next++ // the one cut out
+			}
+			if r.offset != next {
+				t.Fatalf("offset %d, want %d", r.offset, next)
+			}
+			next++
+		}
+		got += len(records)
+	}
+}
+
 // Age reaches also what is too little to fill a segment.
 func TestQuietStreamsExpire(t *testing.T) {
 	var now atomic.Int64

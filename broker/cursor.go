@@ -526,7 +526,7 @@ func (c *cursor) cutNeeded(entries []storage.Entry) bool {
 
 // build appends to dst a RECORDS frame with what of entries the reader wants; nothing if that is
 // nothing. Batches it takes whole are copied as they are stored. What would exceed the client's
-// frame limit, which only batches that grow by being cut can, is left for the next time: c.after
+// frame limit, which it can only if some batches grow by being cut, is left for the next time: c.after
 // then says where that begins.
 func (c *cursor) build(dst []byte, entries []storage.Entry, high uint64) ([]byte, error) {
 	out, end, err := c.assemble(dst, entries, high)
@@ -590,6 +590,9 @@ func (p *picker) pick(batches []byte) (dst []byte, end uint64, err error) {
 		next := offset + uint64(b.Span)
 		want := next > c.next && (c.filter == "" || b.Mixed() || wire.Match(c.filter, b.Subject))
 		if want && !(c.filter != "" && b.Mixed()) {
+			if p.full = len(p.dst)+runHead+p.whole+len(b.Bytes) > p.limit; p.full {
+				break
+			}
 			if p.whole == 0 {
 				p.run.Base = offset
 			}

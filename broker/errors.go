@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"syscall"
@@ -92,7 +93,9 @@ func toWire(err error) *wire.Error {
 		return make(wire.CodeProducerExpired, false)
 	case errors.Is(err, raft.ErrTooLarge):
 		return make(wire.CodeTooLarge, false)
-	case errors.Is(err, raft.ErrUnknownOutcome):
+	case errors.Is(err, context.Canceled): // nobody but the node's end cancels what somebody waits for
+		return errDraining
+	case errors.Is(err, raft.ErrUnknownOutcome), errors.Is(err, context.DeadlineExceeded):
 		return make(wire.CodeUnknownOutcome, true)
 	case errors.Is(err, raft.ErrNotLeader):
 		e := make(wire.CodeNotLeader, true)

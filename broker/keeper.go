@@ -82,7 +82,7 @@ func (n *Node) coolLogs() {
 			return
 		}
 		for _, p := range n.partitions.all() {
-			p.raft.Log().Cool()
+			p.raft.Cool()
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/panjf2000/gnet/v2"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tidewire/tidewire/broker/admin"
 	"github.com/tidewire/tidewire/broker/telemetry"
@@ -366,7 +367,7 @@ const quiet = 250 * time.Millisecond
 func (l *loop) busy() (count int) {
 	now := time.Now()
 	for s := range l.sessions {
-		if s.inFlight > 0 || s.gaveWay || len(s.out) > 0 || s.unsent() > 0 || !s.tardy && now.Sub(s.heard) < quiet {
+		if s.inFlight > 0 || s.requests > 0 || s.gaveWay || len(s.out) > 0 || s.unsent() > 0 || !s.tardy && now.Sub(s.heard) < quiet {
 			count++
 		}
 	}
@@ -388,17 +389,19 @@ func (n *Node) close() error {
 		n.readers.stop()
 	}
 	n.partitions.working.Lock() // who comes later finds n.ctx ended
-	var closing sync.WaitGroup
+	var closing errgroup.Group
+	closing.SetLimit(stopParallel)
 	var mu sync.Mutex
 	for _, p := range n.partitions.all() {
-		closing.Go(func() {
+		closing.Go(func() error {
 			err := p.close()
 			mu.Lock()
+			defer mu.Unlock()
 			errs = append(errs, err)
-			mu.Unlock()
+			return nil
 		})
 	}
-	closing.Wait()
+	_ = closing.Wait()
 	n.partitions.working.Unlock()
 	n.stopTracing()
 	if n.catalog != nil {

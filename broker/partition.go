@@ -34,6 +34,14 @@ type partition struct {
 
 func (p *partition) stream() *cluster.Stream { return p.meta.Load() }
 
+// remembrance is what a producer keeps of a partition that is gone: enough to refuse batches, and nothing of its log.
+func (p *partition) remembrance() *partition {
+	r := &partition{number: p.number, group: p.group}
+	r.meta.Store(p.stream())
+	r.gone.Store(true)
+	return r
+}
+
 // advanced tells the loops that wait for it that the high watermark moved: Raft calls it once
 // per commit, on the state machine's goroutine.
 func (p *partition) advanced() {
@@ -291,6 +299,9 @@ const (
 	// streamParallel is how many of them one stream's may be: a large one leaves room for others, which wait behind
 	// a few of its partitions and not behind all.
 	streamParallel = startParallel / 2
+	// stopParallel is how many are closed at a time when the node stops: each is a thread while it waits for the disk, and a state in
+	// memory.
+	stopParallel = 64
 )
 
 // startStream opens the stream's partitions that are not open, and returns when all take publishes.

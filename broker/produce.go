@@ -62,7 +62,6 @@ func (p *producer) done(pub *publication) {
 	*pub = publication{}
 	s.node.publications.Put(pub)
 	if p.closing && p.waiting == 0 {
-		p.flushAck()
 		p.finish()
 	}
 }
@@ -133,6 +132,7 @@ func (p *producer) finish() {
 	if s.conversations[p.corr] != conversation(p) {
 		return
 	}
+	p.flushAck()
 	s.finish(p.corr)
 	s.out = wire.AppendEmpty(s.output(), wire.OpOK, p.corr)
 }

@@ -4,9 +4,11 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"runtime"
 	"testing"
 
 	"github.com/tidewire/tidewire/proto/wire"
+	"github.com/tidewire/tidewire/raft"
 )
 
 var idempotent = wire.Open{Idempotent: true}
@@ -202,6 +204,61 @@ func TestClose(t *testing.T) {
 	}
 	p.send(wire.AppendPublish(nil, corr, batch(t, 4, message{"a", "", "late"})))
 	p.recvError(wire.CodeState)
+}
+
+// What is acknowledged and not yet written when CLOSE is served comes before its OK.
+func TestCloseBehindGatheredAcks(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	corr, _ := p.open(p.streamOf("a"), idempotent)
+	served := make(chan struct{})
+	for _, l := range n.loops {
+		l.post(func() {
+			for s := range l.sessions {
+				if producer, ok := s.conversations[corr].(*producer); ok {
+					pub := &publication{Pending: raft.Pending{Count: 4, Quorum: 1, Voters: 1}, producer: producer}
+					producer.waiting++
+					producer.done(pub) // as the mailbox does before it calls who gave way
+					producer.close()
+					close(served)
+				}
+			}
+		})
+	}
+	<-served
+	p.acks(corr, 0, 4)
+	p.recv(wire.OpOK)
+}
+
+// A producer whose stream was deleted keeps nothing of its partition, however long it stays open.
+func TestDeletedPartitionsAreLetGo(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	st := p.create(wire.CreateStream{Name: "a"})
+	corr, _ := p.open(st, wire.Open{})
+	p.send(wire.AppendPublish(nil, corr, batch(t, 0, values("a", 4, "%d")...)))
+	p.acks(corr, 0, 4)
+	collected := make(chan struct{})
+	part, err := n.find(st.ID, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.AddCleanup(part.raft, func(c chan struct{}) { close(c) }, collected)
+	p.send((&wire.DeleteStream{Name: "a", Purge: true}).AppendTo(nil, p.next()))
+	p.recv(wire.OpOK)
+	until(t, "nothing refers to the partition", func() bool {
+		runtime.GC()
+		select {
+		case <-collected:
+			return true
+		default:
+			return false
+		}
+	})
+	p.send(wire.AppendPublish(nil, corr, batch(t, 4, message{"a", "", "late"})))
+	p.recvError(wire.CodeUnknownStream)
+	p.send(wire.AppendEmpty(nil, wire.OpClose, corr))
+	p.recv(wire.OpOK)
 }
 
 func TestRestartKeepsEverything(t *testing.T) {

@@ -186,6 +186,9 @@ func (s *session) metadata(corr uint32, m *wire.Metadata) error {
 		}
 		return s.topologyOf(corr, state, func(st *cluster.Stream) bool { return overlaps(st, m.Name) })
 	case wire.SelectStream:
+		if err := wire.ValidStreamName(m.Name); err != nil {
+			return err
+		}
 		if err := s.authorize(auth.Describe, m.Name); err != nil {
 			return err
 		}
@@ -218,6 +221,9 @@ func (s *session) metadata(corr uint32, m *wire.Metadata) error {
 		}
 	}
 	return s.later(corr, func(ctx context.Context) (err error) {
+		if st != nil {
+			return n.startStream(ctx, st)
+		}
 		st, err = n.streamFor(ctx, m.Name, name)
 		return err
 	}, func() { s.topology(corr, n.catalog.State(), []*cluster.Stream{st}) })
@@ -264,7 +270,7 @@ func (n *Node) appendTopology(b []byte, corr uint32, state *cluster.State, strea
 	return t.AppendFrames(b, corr)
 }
 
-// describedHere is how many streams and partitions are described on the loop: in less than a turn.
+// describedHere is how many streams, subjects and partitions are described on the loop: in less than a turn.
 const describedHere = 512
 
 // topologyOf answers with those of all streams that match: away from the loop where there are many.
@@ -279,7 +285,8 @@ func (s *session) topologyOf(corr uint32, state *cluster.State, match func(*clus
 	}
 	size := len(state.Living())
 	for i := 0; i < len(state.Living()) && size <= describedHere; i++ {
-		size += len(state.Living()[i].Partitions)
+		st := state.Living()[i]
+		size += len(st.Partitions) + len(st.Subjects)
 	}
 	if size <= describedHere {
 		s.topology(corr, state, matching())
@@ -342,6 +349,10 @@ func (s *session) open(corr uint32, o *wire.Open) error {
 		p.id, err = s.node.catalog.MintProducer(ctx)
 		return err
 	}, func() {
+		if part.gone.Load() { // meanwhile, and the loop may have forgotten it
+			s.refuseRequest(corr, cluster.UnknownStream(part.stream().Name, "was deleted"))
+			return
+		}
 		if err := s.converse(corr, p); err != nil {
 			s.refuseRequest(corr, err)
 			return

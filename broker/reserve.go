@@ -30,14 +30,17 @@ func (n *Node) keepReserve() error {
 	case have > 0 && d.Free < have:
 		n.log.Warn("the disk is full: the reserve for deletions is given up", zap.Int64("bytes", have), zap.Int64("free", d.Free))
 		return n.data.fs.Remove(reserveFile)
-	case have == 0 && size > 0 && !d.Full && d.Free > d.Floor+4*size:
+	case have < size && !d.Full && d.Free > d.Floor+4*size:
 		return n.makeReserve(size)
 	}
 	return nil
 }
 
-// makeReserve writes zeros: a file with holes holds nothing.
+// makeReserve writes zeros: a file with holes holds nothing. One that a kill or a power cut has left half made goes.
 func (n *Node) makeReserve(size int64) error {
+	if err := n.data.fs.Remove(reserveFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	f, err := n.data.fs.Create(reserveFile)
 	if err != nil {
 		return err

@@ -585,8 +585,13 @@ func (s *session) fatal(err error) {
 	s.closing, s.final = true, len(s.out)
 }
 
-// goaway tells the client that the node stops.
+// goaway tells the client that the node stops. Who waits for records that may come is told that there are none.
 func (s *session) goaway() {
+	for _, conv := range s.conversations {
+		if f, ok := conv.(*fetch); ok {
+			f.timeout()
+		}
+	}
 	g := wire.Goaway{Code: wire.CodeShutdown, Drain: s.node.config().DrainTimeout,
 		Message: "the node is stopping: what is in flight is answered, connect again elsewhere or later"}
 	s.out = g.AppendTo(s.output(), 0)

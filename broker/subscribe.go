@@ -46,9 +46,22 @@ func (s *session) subscribe(corr uint32, q *wire.Subscribe) error {
 	}
 	s.loop.count.Subscriptions.Add(1)
 	resume := make(map[partKey]wire.Start) // for the partitions that the filter meets
+	type sight struct {
+		meets  bool
+		filter string
+	}
+	streams := make(map[uint64]sight) // looked at once: some have thousands of partitions and hundreds of subjects
 	all := s.node.partitions.all()
 	for key, p := range all {
-		if overlaps(p.stream(), q.Filter) {
+		of, known := streams[key.stream]
+		if !known {
+			st := p.stream()
+			if of.meets = overlaps(st, q.Filter); of.meets {
+				of.filter = sub.filterFor(p, st)
+			}
+			streams[key.stream] = of
+		}
+		if of.meets {
 			resume[key] = q.Start
 		}
 	}
@@ -72,7 +85,7 @@ func (s *session) subscribe(corr uint32, q *wire.Subscribe) error {
 	}
 	s.out = wire.AppendEmpty(s.output(), wire.OpOK, corr)
 	for key, start := range resume {
-		if sub.attach(key, all[key], all[key].stream(), start); s.conversations[corr] != conversation(sub) {
+		if sub.attach(key, all[key], streams[key.stream].filter, start); s.conversations[corr] != conversation(sub) {
 			return nil // that place does not exist, and it has been told
 		}
 	}
@@ -90,15 +103,20 @@ func (s *session) roomForCursors(filter string, more int) error {
 		filter, more, s.cursors, limit)}
 }
 
+// filterFor is what a cursor in the stream's partitions, of which p is one, has to look for; "" if it may see everything.
+func (sub *subscription) filterFor(p *partition, st *cluster.Stream) string {
+	if next := p.coming.Load(); !covers(st, sub.pattern) || next != nil && !covers(next, sub.pattern) {
+		return sub.pattern
+	}
+	return ""
+}
+
 // attach begins reading a partition.
-func (sub *subscription) attach(key partKey, p *partition, st *cluster.Stream, start wire.Start) {
+func (sub *subscription) attach(key partKey, p *partition, filter string, start wire.Start) {
 	if _, ok := sub.cursors[key]; ok || sub.session.conversations[sub.corr] != conversation(sub) {
 		return // or it ended at the partition before
 	}
-	c := &cursor{session: sub.session, part: p, sink: sub, corr: sub.corr, start: start}
-	if next := p.coming.Load(); !covers(st, sub.pattern) || next != nil && !covers(next, sub.pattern) {
-		c.filter = sub.pattern
-	}
+	c := &cursor{session: sub.session, part: p, sink: sub, corr: sub.corr, start: start, filter: filter}
 	sub.cursors[key] = c
 	sub.session.cursors++
 	if err := c.locate(); err != nil {
@@ -269,6 +287,7 @@ func (s *session) follow(parts []*partition) {
 		if !overlaps(st, sub.pattern) {
 			continue
 		}
+		filter := sub.filterFor(parts[0], st)
 		for _, p := range parts {
 			key := partKey{st.ID, p.number}
 			if _, ok := sub.cursors[key]; !ok {
@@ -276,7 +295,7 @@ func (s *session) follow(parts []*partition) {
 					s.refuse(sub.corr, err) // it goes on with what it has
 					break
 				}
-				sub.attach(key, p, p.stream(), sub.comesBack(key, p))
+				sub.attach(key, p, filter, sub.comesBack(key, p))
 			}
 		}
 	}
@@ -345,7 +364,7 @@ func (sub *subscription) forget(gone map[*partition]bool) {
 	sub.tidy()
 }
 
-// forget ends what reads from partitions that are going.
+// forget ends what reads from partitions that are going, and lets go of them where publishes come.
 func (l *loop) forget(stopped []*partition) {
 	gone := make(map[*partition]bool, len(stopped))
 	for _, p := range stopped {
@@ -365,6 +384,10 @@ func (s *session) forget(gone map[*partition]bool) {
 			if gone[conv.cursor.part] {
 				s.finish(corr)
 				s.refuseRequest(corr, cluster.UnknownStream(conv.cursor.part.stream().Name, "was deleted"))
+			}
+		case *producer:
+			if gone[conv.part] {
+				conv.part = conv.part.remembrance() // its next batch is told
 			}
 		}
 	}

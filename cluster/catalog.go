@@ -236,7 +236,7 @@ func (c *Catalog) propose(ctx context.Context, cmd command, options ...Option) (
 	if err != nil {
 		return result{}, err
 	}
-	future := c.group.Propose(data)
+	future := c.group.Propose(ctx, data)
 	select {
 	case <-future.Done():
 	case <-ctx.Done():

@@ -218,7 +218,7 @@ func TestUnreadableCommandIsNeverSkipped(t *testing.T) {
 	if _, err := c.CreateStream(t.Context(), StreamSpec{Name: "before"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.group.Propose([]byte(`{"format":4,"op":"create-stream"}`)).Wait(); err != nil { // as a newer version writes it
+	if _, err := c.group.Propose(t.Context(), []byte(`{"format":4,"op":"create-stream"}`)).Wait(); err != nil { // as a newer version writes it
 		t.Fatal(err)
 	}
 	if err := <-told; !errors.Is(err, ErrCatalog) {

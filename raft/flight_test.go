@@ -294,6 +294,18 @@ func TestDuplicatesInFlight(t *testing.T) {
 	}
 }
 
+// Nobody has a node wait for as many duplicates as he likes.
+func TestDuplicatesCountAgainstTheBudget(t *testing.T) {
+	s := scripted(t, 1)
+	s.publish(0)
+	budget := s.p.cfg.Budget
+	budget.SetLimit(budget.Used() + 3*batchOverhead + batchOverhead/2)
+	s.publish(0, 0, 0)
+	wantErr(t, s.p.Publish(&Pending{Producer: 5, Count: 2}, batch(5, 0, 30)), ErrOverloaded)
+	s.commit(s.take(), 1)
+	s.answered(4)
+}
+
 func TestBrokerTimeNeverRunsBackwards(t *testing.T) {
 	s := scripted(t, 1)
 	ms := int64(1000)

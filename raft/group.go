@@ -231,13 +231,17 @@ func (g *Group) Quorum() (quorum, voters uint8) {
 }
 
 // Propose replicates data and applies it everywhere. data belongs to the group from now on and must not
-// be changed; it must not be empty. Propose waits while too many proposals are under way, so it is not for
-// event loops.
-func (g *Group) Propose(data []byte) Future {
+// be changed; it must not be empty. Propose waits while too many proposals are under way, at most until ctx ends, so it
+// is not for event loops.
+func (g *Group) Propose(ctx context.Context, data []byte) Future {
 	if len(data) == 0 || len(data) > storage.MaxPayloadBytes {
 		return failedProposal(fmt.Errorf("%w: a proposal of %d bytes", ErrTooLarge, len(data)))
 	}
-	g.slots <- struct{}{}
+	select {
+	case g.slots <- struct{}{}:
+	case <-ctx.Done():
+		return failedProposal(ctx.Err())
+	}
 	p := &proposal{group: g, done: make(chan struct{})}
 	if err := g.submit(data, p); err != nil {
 		<-g.slots

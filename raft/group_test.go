@@ -95,7 +95,7 @@ func TestProposeAppliesAndAnswers(t *testing.T) {
 	g, m := n.leader()
 	var futures []Future
 	for i := range 100 {
-		futures = append(futures, g.Propose(fmt.Appendf(nil, "command %d", i)))
+		futures = append(futures, g.Propose(t.Context(), fmt.Appendf(nil, "command %d", i)))
 	}
 	for i, f := range futures {
 		v, err := f.Wait()
@@ -104,13 +104,13 @@ func TestProposeAppliesAndAnswers(t *testing.T) {
 			t.Fatalf("command %d answered %v", i, v)
 		}
 	}
-	_, err := g.Propose(nil).Wait()
+	_, err := g.Propose(t.Context(), nil).Wait()
 	wantErr(t, err, ErrTooLarge)
 	g.Stop()
 	if len(m.applied) != 100 || m.applied[99] != "command 99" {
 		t.Fatalf("applied %q", m.applied)
 	}
-	_, err = g.Propose([]byte("late")).Wait()
+	_, err = g.Propose(t.Context(), []byte("late")).Wait()
 	wantErr(t, err, ErrClosed)
 	wantErr(t, g.Barrier(context.Background()), ErrClosed)
 	// The commands count as records, so that the log can be trimmed by offset.
@@ -131,7 +131,7 @@ func TestARestartReplaysOnlyAboveTheSnapshot(t *testing.T) {
 	g, _ := n.leader()
 	propose := func(g *Group, from, to int) {
 		for i := from; i < to; i++ {
-			_, err := g.Propose(fmt.Appendf(nil, "%d", i)).Wait()
+			_, err := g.Propose(t.Context(), fmt.Appendf(nil, "%d", i)).Wait()
 			must(t, err)
 		}
 	}
@@ -181,7 +181,7 @@ func TestAGroupThatLostSomethingDoesNotStart(t *testing.T) {
 		n := newNode(t)
 		n.open()
 		g, _ := n.leader()
-		_, err := g.Propose([]byte("x")).Wait()
+		_, err := g.Propose(t.Context(), []byte("x")).Wait()
 		must(t, err)
 		g.Stop()
 		n.close()
@@ -225,14 +225,14 @@ func TestAFailedWriteEndsTheGroup(t *testing.T) {
 	n := newNode(t)
 	n.open()
 	g, m := n.leader()
-	_, err := g.Propose([]byte("before")).Wait()
+	_, err := g.Propose(t.Context(), []byte("before")).Wait()
 	must(t, err)
 	n.fs.breakSync()
-	_, err = g.Propose([]byte("lost")).Wait()
+	_, err = g.Propose(t.Context(), []byte("lost")).Wait()
 	wantErr(t, err, ErrUnknownOutcome)
 	wantErr(t, <-n.fatal, errDisk)
 	wantErr(t, g.Failed(), ErrFailed)
-	_, err = g.Propose([]byte("after")).Wait()
+	_, err = g.Propose(t.Context(), []byte("after")).Wait()
 	wantErr(t, err, ErrFailed)
 	wantErr(t, g.Barrier(context.Background()), ErrFailed)
 	g.Stop()
@@ -264,7 +264,7 @@ func TestAFailedSnapshotEndsTheGroup(t *testing.T) {
 	n := newNode(t)
 	n.open()
 	g, _ := n.leader()
-	_, err := g.Propose([]byte("x")).Wait()
+	_, err := g.Propose(t.Context(), []byte("x")).Wait()
 	must(t, err)
 	n.fs.breakSync()
 	g.takeSnapshot(g.current())
@@ -277,7 +277,7 @@ func TestAFailedGroupTakesNoSnapshot(t *testing.T) {
 	n := newNode(t)
 	n.open()
 	g, _ := n.leader()
-	_, err := g.Propose([]byte("x")).Wait()
+	_, err := g.Propose(t.Context(), []byte("x")).Wait()
 	must(t, err)
 	g.fail(errDisk)
 	wantErr(t, <-n.fatal, errDisk)
@@ -297,7 +297,7 @@ func TestCompactDropsTheLogBelowTheSnapshotBefore(t *testing.T) {
 	g, _ := n.leader(func(c *GroupConfig) { c.Compact = true })
 	fill := func() {
 		for range 20 {
-			_, err := g.Propose(bytes.Repeat([]byte("x"), 1000)).Wait()
+			_, err := g.Propose(t.Context(), bytes.Repeat([]byte("x"), 1000)).Wait()
 			must(t, err)
 		}
 		g.takeSnapshot(g.current())
@@ -323,7 +323,7 @@ func TestRestartOfRaft(t *testing.T) {
 	n.open()
 	g, m := n.leader()
 	for range 3 {
-		_, err := g.Propose([]byte("x")).Wait()
+		_, err := g.Propose(t.Context(), []byte("x")).Wait()
 		must(t, err)
 		g.restart(g.current())
 		wait(t, g.Leading(), "leadership")

@@ -234,6 +234,17 @@ func (p *Partition) Group() *Group { return p.group }
 // Log is the partition's log, for reading.
 func (p *Partition) Log() *storage.Log { return p.cfg.Log }
 
+// Cool lets go of memory that a partition in use needs again, if this one is not: the log's hot tail (storage.Log.Cool), and what
+// the next large entry would be gathered in.
+func (p *Partition) Cool() {
+	p.cfg.Log.Cool()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open == nil && len(p.inFlight) == 0 {
+		p.size.spare = nil
+	}
+}
+
 // Reader reads from an offset on. Records at or above the high watermark are not committed: give
 // HighWatermark as the limit of Next.
 func (p *Partition) Reader(from storage.Offset) *storage.Reader { return p.cfg.Log.Reader(from) }

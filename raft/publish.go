@@ -140,6 +140,10 @@ func (p *Partition) lookupLocked(pend *Pending) (found bool, err error) {
 	if f != nil && f.epoch == epoch {
 		for _, r := range f.ranges {
 			if pend.Sequence >= r.sequence && pend.Sequence+count <= r.end() {
+				if !p.cfg.Budget.take(batchOverhead) {
+					return false, p.overloadedLocked()
+				}
+				r.entry.charged += batchOverhead
 				r.entry.waiters = append(r.entry.waiters, duplicate{pend, r.at + pend.Sequence - r.sequence})
 				return true, nil
 			}
@@ -215,9 +219,14 @@ func (p *Partition) reserveLocked(n int64) error {
 		return &OverloadedError{Limit: "partition queue", RetryAfter: p.retryAfterLocked()}
 	}
 	if !p.cfg.Budget.take(n) {
-		return &OverloadedError{Limit: "node memory", RetryAfter: p.retryAfterLocked()}
+		return p.overloadedLocked()
 	}
 	return nil
+}
+
+// overloadedLocked refuses what the node has no memory for.
+func (p *Partition) overloadedLocked() error {
+	return &OverloadedError{Limit: "node memory", RetryAfter: p.retryAfterLocked()}
 }
 
 // retryAfterLocked is how long what is queued here will take, at the speed of the last entries.

@@ -1,6 +1,7 @@
 package raft
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -35,7 +36,7 @@ func (p *Partition) Retain(policy Retention) (storage.Offset, error) {
 	if to <= p.LogStart() {
 		return p.LogStart(), nil
 	}
-	if _, err := p.group.Propose(encodeLogStart(to)).Wait(); err != nil {
+	if _, err := p.group.Propose(context.Background(), encodeLogStart(to)).Wait(); err != nil {
 		return p.LogStart(), fmt.Errorf("raft: moving the log start of group %d to %d: %w", p.cfg.ID, to, err)
 	}
 	return p.LogStart(), nil

@@ -80,10 +80,10 @@ func (l *Log) checkSequence(entries []Entry) error {
 // appendTo writes as many entries as fit into the active segment s, at least one, and returns how many.
 func (l *Log) appendTo(s *segment, entries []Entry, commit Index) (int, error) {
 	l.mu.RLock()
-	at := l.tail
+	at, room := l.tail, maxItems-l.index.n
 	l.mu.RUnlock()
 	n, size := 0, int64(0)
-	for ; n < len(entries); n++ {
+	for ; n < min(len(entries), room); n++ {
 		f := frameSize(len(entries[n].Payload))
 		if n > 0 && at.position+size+f > s.meta.capacity {
 			break
@@ -199,16 +199,17 @@ func (l *Log) askForSpare(s *segment, position int64) {
 	}
 	s.spareAsked = true
 	if time.Since(s.began) < busyTime && !s.large(position/s.writes) {
-		l.cfg.Pool.want(l.nextCapacity(s.meta.capacity, true))
+		fills := int64(l.index.n)*s.meta.capacity < maxItems*position // before it has too many entries
+		l.cfg.Pool.want(l.nextCapacity(s.meta.capacity, fills))
 	}
 }
 
-// makeRoom returns an active segment in which size bytes fit: the one there is, or a new one.
+// makeRoom returns an active segment in which an entry of size bytes fits: the one there is, or a new one.
 func (l *Log) makeRoom(size int64) (*segment, error) {
 	l.mu.RLock()
-	s, at := l.activeLocked(), l.tail
+	s, at, n := l.activeLocked(), l.tail, l.index.n
 	l.mu.RUnlock()
-	if s != nil && at.position+size <= s.meta.capacity {
+	if s != nil && at.position+size <= s.meta.capacity && n < maxItems {
 		return s, nil
 	}
 	return l.roll(size)
@@ -239,16 +240,16 @@ func (l *Log) Roll() error {
 // roll seals the active segment, if any, and begins one in which size bytes fit. Sealing and beginning are one commit.
 func (l *Log) roll(size int64) (*segment, error) {
 	l.mu.RLock()
-	old, at := l.activeLocked(), l.tail
+	old, at, entries := l.activeLocked(), l.tail, l.index.n
 	l.mu.RUnlock()
 	next := segmentMeta{id: l.manifest.nextFile, salt: newSalt(), first: at.index + 1, base: at.offset, before: at.term, maxTime: math.MinInt64}
 	if n := len(l.manifest.segments); n > 0 {
 		last := &l.manifest.segments[n-1]
-		used := last.end.position
+		used, full := last.end.position, true
 		if !last.sealed {
-			used = at.position
+			used, full = at.position, entries < maxItems // what ends for its many entries would fill no larger one
 		}
-		next.capacity = l.nextCapacity(last.capacity, used > last.capacity/2)
+		next.capacity = l.nextCapacity(last.capacity, full && used > last.capacity/2)
 	} else {
 		next.capacity = l.nextCapacity(0, true)
 	}

@@ -21,6 +21,8 @@ const (
 	denseChunk = 1024
 	// firstChunk is what the first has room for in the beginning: most logs of a node with many have few entries.
 	firstChunk = 8
+	// maxItems is how many entries a segment takes, however small: all logs of a node have this index in memory, of 2.6 MB at most.
+	maxItems = 1 << 16
 )
 
 // dense is the index of the active segment, an item for every entry. It grows by chunks, so adding copies nothing of what

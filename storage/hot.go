@@ -2,8 +2,12 @@ package storage
 
 import "sort"
 
-// hotOverhead is what an entry in the hot tail costs beside its payload.
-const hotOverhead = 96
+const (
+	// hotOverhead is what an entry in the hot tail costs beside its payload.
+	hotOverhead = 96
+	// leastRing is how many entries there is room for where there are any.
+	leastRing = 16
+)
 
 // hotTail keeps the newest entries of a log in memory: a ring, contiguous in index, that ends with the log's last entry
 // or is empty. The payloads are the very slices given to Append. Guarded by Log.mu.
@@ -16,7 +20,7 @@ type hotTail struct {
 	bytes  int64
 }
 
-func hotCost(e *Entry) int64 { return int64(len(e.Payload)) + hotOverhead }
+func hotCost(e *Entry) int64 { return int64(cap(e.Payload)) + hotOverhead }
 
 // at returns the i-th oldest entry.
 func (h *hotTail) at(i int) *Entry { return &h.ring[(h.head+i)&(len(h.ring)-1)] }
@@ -35,10 +39,13 @@ func (h *hotTail) push(e *Entry) {
 	for h.n > 0 && (h.bytes > h.limit || h.memory.over()) {
 		h.drop()
 	}
+	if h.n == 0 && len(h.ring) > leastRing { // others have the memory: what is left here is not counted
+		h.ring, h.head = nil, 0
+	}
 }
 
 func (h *hotTail) grow() {
-	ring := make([]Entry, max(16, 2*len(h.ring)))
+	ring := make([]Entry, max(leastRing, 2*len(h.ring)))
 	for i := range h.n {
 		ring[i] = *h.at(i)
 	}

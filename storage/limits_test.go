@@ -345,6 +345,49 @@ func TestOnRoll(t *testing.T) {
 	}
 }
 
+// However small entries are, a segment has an end: its index is in memory.
+func TestSegmentsEndAfterManyEntries(t *testing.T) {
+	const most, large, small = 1 << 16, 30, 1<<16 + 2000
+	l, _ := openMem(t, func(c *storage.Config) { c.SegmentBytes = 64 << 20 })
+	put(t, l, large, 512<<10) // until segments are as large as many small entries want
+	batch := make([]storage.Entry, 1000)
+	for l.Bounds().Last < large+small {
+		for i := range batch {
+			batch[i] = storage.Entry{Index: l.Bounds().Last + 1 + storage.Index(i), Term: 1, Records: 1, Payload: []byte("x")}
+		}
+		if err := l.Append(batch, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries := make(map[string]int)
+	fullest := 0
+	for _, e := range l.Layout(func(i storage.Index) int {
+		if i <= large {
+			return 512 << 10
+		}
+		return 1
+	}) {
+		entries[e.File]++
+		fullest = max(fullest, entries[e.File])
+	}
+	if fullest != most {
+		t.Errorf("the segment of the most entries has %d, want %d", fullest, most)
+	}
+}
+
+// What an entry in the hot tail holds is counted, not what it says.
+func TestHotTailCountsWhatItHolds(t *testing.T) {
+	memory := storage.NewMemory(100_000)
+	l, _ := openMem(t, func(c *storage.Config) { c.Memory, c.SegmentBytes = memory, 1<<20 })
+	e := storage.Entry{Index: 1, Term: 1, Records: 1, Payload: make([]byte, 10, 5000)}
+	if err := l.Append([]storage.Entry{e}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if used := memory.Used(); used < 5000 {
+		t.Errorf("%d bytes are counted of an entry that holds 5,000", used)
+	}
+}
+
 func ExampleLog_Reader() {
 	l, err := storage.Open(storage.Config{FS: crashfs.New(), Dir: "partitions/17", Partition: 17})
 	if err != nil {

@@ -121,10 +121,10 @@ func (l *Log) cut(keep int, end mark) error {
 // drop recycles segments that the manifest in force does not list.
 func (l *Log) drop(segments []*segment) {
 	for _, s := range segments {
+		s.drop() // first: who lays s to rest meanwhile looks whether it is dropped
 		if l.idle.CompareAndSwap(s, nil) {
 			s.release()
 		}
-		s.drop()
 	}
 }
 

@@ -100,7 +100,9 @@ func (c *callbacks) run() {
 			}
 			for _, done := range t.calls {
 				ack := t.ack
-				ack.Offset += uint64(done.index)
+				if t.err == nil {
+					ack.Offset += uint64(done.index)
+				}
 				done.call(ack, t.err)
 			}
 			clear(t.calls)

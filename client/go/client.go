@@ -147,7 +147,7 @@ func address(a string) (string, error) {
 // supervise keeps a connection to the cluster, beginning with cn.
 func (c *Client) supervise(cn *conn) {
 	state := Connected
-	away := 0 // connections in a row that ended soon because their node goes away
+	soon := 0 // connections in a row that ended soon after they began
 	for {
 		c.tell(state, nil)
 		began := time.Now()
@@ -161,13 +161,13 @@ func (c *Client) supervise(cn *conn) {
 		if errors.Is(err, errGoaway) {
 			left = cn.address // it still answers, to say that it goes away
 		}
-		if left == "" || time.Since(began) > c.cfg.backoffMax {
-			away = 0
+		if time.Since(began) > c.cfg.backoffMax {
+			soon = 0
 		}
-		if cn = c.redial(left, away); cn == nil {
+		if cn = c.redial(left, soon); cn == nil {
 			return
 		}
-		away++
+		soon++
 		c.cfg.logger.Info("connected again", "address", cn.address)
 		state = Reconnected
 	}
@@ -205,16 +205,16 @@ func (c *Client) setCurrentLocked(cn *conn) {
 
 func batchLimit(w *wire.Welcome) int { return int(min(w.BatchLimit, wire.MaxBatch)) }
 
-// redial tries the addresses in turn until one answers, left last. A node that goes away answers too, as long as it drains:
-// away connections in a row have ended so before this one; after one to each address it waits, longer each time.
+// redial tries the addresses in turn until one answers, left last: a node that goes away answers too, as long as it drains.
+// soon connections in a row before this one ended soon after they began; after one to each address it waits, longer each time.
 // nil: the client was closed.
-func (c *Client) redial(left string, away int) *conn {
+func (c *Client) redial(left string, soon int) *conn {
 	first := rand.IntN(len(c.addresses))
 	if i := slices.Index(c.addresses, left); i >= 0 {
 		first = i + 1
 	}
-	if round := (away + 1) / len(c.addresses); left != "" && (away+1)%len(c.addresses) == 0 {
-		if round == 1 {
+	if round := (soon + 1) / len(c.addresses); (soon+1)%len(c.addresses) == 0 && (left != "" || soon > 0) {
+		if left != "" && round == 1 {
 			c.cfg.logger.Info("there is no other node: waiting until this one is back", "address", left)
 		}
 		if c.sleep(c.ctx, round-1, 0) != nil {

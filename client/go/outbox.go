@@ -1,6 +1,7 @@
 package client
 
 import (
+	"io"
 	"net"
 	"sync"
 	"syscall"
@@ -22,8 +23,9 @@ const (
 // The slices belong to the outbox until they are written. The caller keeps a batch unchanged
 // until it is answered, and an answer cannot come before.
 type outbox struct {
-	nc  net.Conn
-	raw syscall.RawConn // nil if nc has none: then the writer goroutine writes everything
+	nc     net.Conn
+	raw    syscall.RawConn // nil if nc is no socket itself: then the writer goroutine writes everything
+	vector io.Writer       // nc, for several slices
 
 	mu     sync.Mutex
 	queue  [][]byte
@@ -38,7 +40,7 @@ type outbox struct {
 	taken   [][]byte
 	rest    []byte // what a write by push left over
 	scratch []byte
-	vector  net.Buffers
+	slices  net.Buffers
 	try     func(fd uintptr) bool // one attempt at writing tryBytes
 	tryFrom []byte
 	tryN    int
@@ -48,8 +50,16 @@ type outbox struct {
 func (o *outbox) init(nc net.Conn) {
 	o.nc = nc
 	o.wake = make(chan struct{}, 1)
-	if sc, ok := nc.(syscall.Conn); ok && canTryWrite {
-		if raw, err := sc.SyscallConn(); err == nil {
+	o.vector = struct{ io.Writer }{nc}
+	var socket syscall.Conn
+	switch nc := nc.(type) { // what embeds one may have a Write of its own, and passes those off as its own that go round it
+	case *net.TCPConn:
+		socket, o.vector = nc, nc
+	case *net.UnixConn:
+		socket, o.vector = nc, nc
+	}
+	if socket != nil && canTryWrite {
+		if raw, err := socket.SyscallConn(); err == nil {
 			o.raw = raw
 			o.try = func(fd uintptr) bool {
 				o.tryN, o.tryErr = tryWrite(fd, o.tryFrom)
@@ -168,7 +178,7 @@ func (o *outbox) write() error {
 	defer func() { clear(o.taken) }()
 	for i := 0; i < len(o.taken); {
 		o.scratch = o.scratch[:0]
-		v := o.vector[:0]
+		v := o.slices[:0]
 		gathered := -1 // where in scratch the last slice of v begins, if it is one of scratch
 		for ; i < len(o.taken); i++ {
 			f := o.taken[i]
@@ -187,14 +197,14 @@ func (o *outbox) write() error {
 			o.scratch = append(o.scratch, f...)
 			v[len(v)-1] = o.scratch[gathered:]
 		}
-		o.vector = v
+		o.slices = v
 		var err error
 		if len(v) == 1 {
 			_, err = o.nc.Write(v[0])
 		} else {
-			_, err = v.WriteTo(o.nc) // moves v, not o.vector
+			_, err = v.WriteTo(o.vector) // moves v, not o.slices
 		}
-		clear(o.vector)
+		clear(o.slices)
 		if err != nil {
 			return err
 		}

@@ -14,7 +14,7 @@ import (
 // in flight is answered, or when it is full and the node's bounds allow one more: so batches grow
 // with the load, and no timer is needed.
 //
-// Order of locks: producer, then client, then connection, then outbox.
+// Order of locks: producer, then topology, then client, then connection, then outbox.
 type producer struct {
 	c         *Client
 	stream    *stream
@@ -133,7 +133,7 @@ func (p *producer) timeOf(m *Message) int64 {
 		return m.Time.UnixMilli()
 	}
 	building := p.building()
-	if building && p.clockSkip > 0 {
+	if building && p.clockSkip > 0 && p.session != nil && !p.holding { // otherwise the batch may stay open for long
 		p.clockSkip--
 		return p.clock
 	}
@@ -390,6 +390,9 @@ func (p *producer) acked(s *session, a *wire.Ack) error {
 	p.popLocked()
 	p.settleLocked(s)
 	p.pumpLocked()
+	if p.stream.gone.Load() {
+		p.retireLocked()
+	}
 	p.mu.Unlock()
 	s.cn.roomMade()
 	return nil

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/tidewire/tidewire/proto/wire"
 )
@@ -253,6 +257,86 @@ func TestUnknownStream(t *testing.T) {
 	if !errors.Is(got.err, ErrUnknownStream) || errors.Is(got.err, ErrStreamExists) {
 		t.Fatal(got.err)
 	}
+}
+
+// Who is told of an error is told of no offset.
+func TestNoAckBesideAnError(t *testing.T) {
+	_, c, p, corr := publishing(t)
+	var acks []Ack
+	var errs []error
+	for range 3 {
+		err := c.PublishAsync(t.Context(), message("x"), func(a Ack, err error) { acks, errs = append(acks, a), append(errs, err) })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.publish()
+	p.ack(corr, 1, 1, 41)
+	p.publish().want(t, 2, "x", "x")
+	p.fail(corr, wire.Error{Code: wire.CodeBadBatch, Bits: wire.ErrorOneBatch, Sequence: 2, Message: "no"})
+	if err := c.Flush(t.Context()); err == nil {
+		t.Error("Flush does not say that two records were refused")
+	}
+	if len(errs) != 3 || errs[0] != nil || errs[1] == nil || errs[2] == nil || acks[1] != (Ack{}) || acks[2] != (Ack{}) {
+		t.Errorf("%+v, %v", acks, errs)
+	}
+}
+
+// sealing is a connection with a Write of its own, in which a socket is embedded.
+type sealing struct {
+	*net.TCPConn
+	sealed atomic.Int64
+}
+
+func (s *sealing) Write(b []byte) (int, error) {
+	s.sealed.Add(int64(len(b)))
+	return s.TCPConn.Write(b)
+}
+
+// Nothing is written past the Write of what a dialer returns, though a socket may be inside.
+func TestWrappedSocket(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	nc, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer theirs.Close()
+	_ = theirs.SetReadDeadline(time.Now().Add(10 * time.Second))
+	s := &sealing{TCPConn: nc.(*net.TCPConn)}
+	var o outbox
+	o.init(s)
+	done := make(chan struct{})
+	ran := async(func() (int, error) { return 0, o.run(done) })
+	frames := [][]byte{make([]byte, 10), make([]byte, 2*smallFrame), make([]byte, 20), make([]byte, 3*smallFrame)}
+	want := int64(0)
+	for _, f := range frames {
+		o.add(f)
+		want += int64(len(f))
+	}
+	o.push()
+	if _, err := io.CopyN(io.Discard, theirs, want); err != nil {
+		t.Fatal(err)
+	}
+	o.add(frames[0]) // alone: what push could write by itself
+	o.push()
+	if _, err := io.CopyN(io.Discard, theirs, int64(len(frames[0]))); err != nil {
+		t.Fatal(err)
+	}
+	if want += int64(len(frames[0])); s.sealed.Load() != want {
+		t.Errorf("%d of %d bytes went through Write", s.sealed.Load(), want)
+	}
+	close(done)
+	wait(t, ran)
+	s.Close()
+	o.stop()
 }
 
 // A full budget holds PublishAsync until its context ends, or until there is an ack.

@@ -503,6 +503,51 @@ func TestStreamReplaced(t *testing.T) {
 	}
 }
 
+// A deleted stream leaves nothing behind here, nor in the node.
+func TestDeletedStreamIsLetGo(t *testing.T) {
+	_, c, p, corr := publishing(t)
+	deleted := async(func() (int, error) { return 0, c.DeleteStream(t.Context(), "orders", true) })
+	p.send(wire.AppendEmpty(nil, wire.OpOK, p.next(wire.OpDelete).Corr))
+	if got := wait(t, deleted); got.err != nil {
+		t.Fatal(got.err)
+	}
+	if f := p.next(wire.OpClose); f.Corr != corr {
+		t.Errorf("CLOSE on %d, want %d", f.Corr, corr)
+	}
+	eventually(t, "the client knows of no producer", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.producers) == 0
+	})
+}
+
+// Flush must find a producer whose stream is gone for as long as its records have not failed.
+func TestFlushWhileStreamGoes(t *testing.T) {
+	_, c, p, corr := publishing(t)
+	c.PublishAsync(t.Context(), message("x"), nil)
+	p.publish()
+	c.mu.Lock()
+	var known *producer
+	for known = range c.producers {
+	}
+	c.mu.Unlock()
+	c.failures.mu.Lock() // they fail no further than here
+	goOn := sync.OnceFunc(c.failures.mu.Unlock)
+	defer goOn()
+	p.fail(corr, wire.Error{Code: wire.CodeUnknownStream, Bits: wire.ErrorEndsCorr, Message: "deleted"})
+	eventually(t, "its records fail", func() bool { return known.stream.gone.Load() && !known.mu.TryLock() })
+	c.mu.Lock()
+	_, found := c.producers[known]
+	c.mu.Unlock()
+	goOn()
+	if !found {
+		t.Error("Flush would not wait for what is about to fail")
+	}
+	if err := c.Flush(t.Context()); !errors.Is(err, ErrUnknownStream) {
+		t.Errorf("Flush: %v", err)
+	}
+}
+
 // OPEN is refused for good: what is queued fails, and the next record tries again.
 func TestOpenDenied(t *testing.T) {
 	n := newNetwork(t, "a:1")
@@ -634,9 +679,17 @@ func TestGoaway(t *testing.T) {
 }
 
 // A node that drains answers, and says GOAWAY to whoever comes back. Where there is no other, or all of them go away, the
-// client tries again at growing intervals, and is there when one stays.
-func TestGoawayAgainAndAgain(t *testing.T) {
-	for _, addresses := range [][]string{{"a:1"}, {"a:1", "b:1", "c:1"}} {
+// client tries again at growing intervals, and is there when one stays. It does so where connections break as soon as they
+// stand, too: what breaks them, a frame that one side will not have, say, may be there as soon as they are.
+func TestConnectionsEndAgainAndAgain(t *testing.T) {
+	for _, test := range []struct {
+		addresses []string
+		goaway    bool
+	}{
+		{[]string{"a:1"}, true}, {[]string{"a:1", "b:1", "c:1"}, true},
+		{[]string{"a:1"}, false}, {[]string{"a:1", "b:1", "c:1"}, false},
+	} {
+		addresses := test.addresses
 		synctest.Test(t, func(t *testing.T) {
 			const least, most, rounds = 20 * time.Millisecond, 2 * time.Second, 12
 			n := newNetwork(t, addresses...)
@@ -661,11 +714,18 @@ func TestGoawayAgainAndAgain(t *testing.T) {
 			for round := range rounds {
 				began = time.Now()
 				for range addresses { // each of them once, without a wait but before the first of a round
-					p.send((&wire.Goaway{Code: wire.CodeShutdown, Drain: 10 * time.Second}).AppendTo(nil, 0))
-					<-p.gone
+					if test.goaway {
+						p.send((&wire.Goaway{Code: wire.CodeShutdown, Drain: 10 * time.Second}).AppendTo(nil, 0))
+						<-p.gone
+					} else {
+						p.hangUp()
+					}
 					p = next()
 				}
 				want := min(least<<round, most) / 2
+				if !test.goaway && len(addresses) == 1 && round == 0 {
+					want = 0 // a connection that broke once is made again at once
+				}
 				if took := time.Since(began); took < want || took > 2*want+time.Second/10 {
 					t.Errorf("round %d of %d addresses took %s, want %s to %s", round, len(addresses), took, want, 2*want)
 				}

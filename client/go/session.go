@@ -299,8 +299,7 @@ func (p *producer) openFailedLocked(err error) (delay time.Duration, hint string
 		return 0, "", false
 	}
 	if p.stream.gone.Load() {
-		p.goneLocked()
-		p.failLocked(unknownStream("stream %s was deleted", p.stream.name))
+		p.goneLocked(unknownStream("stream %s was deleted", p.stream.name))
 		return 0, "", false
 	}
 	var e *Error
@@ -311,6 +310,7 @@ func (p *producer) openFailedLocked(err error) (delay time.Duration, hint string
 	if errors.As(err, &r) {
 		hint = r.leader
 	}
+	why := fmt.Errorf("stream %s, partition %d: %w", p.stream.name, p.partition, err)
 	switch e.Code {
 	case wire.CodeNotLeader, wire.CodeStaleMap:
 		return e.RetryAfter, hint, true
@@ -319,19 +319,38 @@ func (p *producer) openFailedLocked(err error) (delay time.Duration, hint string
 		return 0, "", true
 	case wire.CodeUnknownStream:
 		p.c.topology.forget(p.stream.id)
-		p.goneLocked()
+		p.goneLocked(why)
 	default:
 		if e.Retriable {
 			return e.RetryAfter, "", true
 		}
+		p.failLocked(why)
 	}
-	p.failLocked(fmt.Errorf("stream %s, partition %d: %w", p.stream.name, p.partition, err))
 	return 0, "", false
 }
 
-// goneLocked ends the producer with its stream.
-func (p *producer) goneLocked() {
+// retire ends a producer whose stream is gone, if it has nothing to say any more. Otherwise the last answer does.
+func (p *producer) retire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retireLocked()
+}
+
+func (p *producer) retireLocked() {
+	if p.closed != nil || p.opening || p.queue.len() > 0 || p.building() {
+		return
+	}
+	if s := p.session; s != nil {
+		p.detachLocked(s)
+		s.cn.leave(wire.OpClose, s.corr)
+	}
+	p.goneLocked(errGone)
+}
+
+// goneLocked ends the producer with its stream. Flush and Close know of it until all it has is answered.
+func (p *producer) goneLocked(err error) {
 	p.closed = errGone
+	p.failLocked(err)
 	p.c.mu.Lock()
 	delete(p.c.producers, p)
 	p.c.mu.Unlock()

@@ -100,8 +100,14 @@ func (c *Client) Subscribe(ctx context.Context, filter string, opts ...Subscribe
 	}
 	switch cfg.start.From {
 	case wire.FromNext, wire.FromLast, wire.FromOffset:
-		if err := s.resolve(ctx); err != nil {
-			return nil, err
+		for attempt := 0; ; attempt++ {
+			err := s.resolve(ctx)
+			if err == nil {
+				break
+			}
+			if err = c.retry(ctx, attempt, false, err); err != nil {
+				return nil, err
+			}
 		}
 	}
 	c.mu.Lock()
@@ -137,6 +143,15 @@ func (s *Subscription) resolve(ctx context.Context) error {
 		return err
 	}
 	start := s.start
+	for i := range top.Streams {
+		info := &top.Streams[i]
+		for n, p := range info.Partitions {
+			if info.Bits&wire.StreamDeleted == 0 && p.Leader == 0 && start.From != wire.FromOffset {
+				return &Error{Code: wire.CodeNotLeader, Retriable: true, // nobody knows where it ends
+					Message: fmt.Sprintf("stream %s, partition %d is not served at present", info.Name, n)}
+			}
+		}
+	}
 	s.start = wire.Start{From: wire.FromFirst}
 	if err != nil {
 		return nil // none yet
@@ -262,8 +277,8 @@ func (s *Subscription) abandon(sub *subscriber) {
 func (s *Subscription) leaveLocked() {
 	if sub := s.session; sub != nil {
 		s.session = nil
-		sub.cn.ungrant(s.granted)
 		sub.cn.leave(wire.OpUnsub, sub.corr)
+		sub.cn.ungrant(s.granted) // behind it: who takes the credit must come later at the node
 		sub.answer(errLeft)
 	}
 }

@@ -126,6 +126,13 @@ func (t *topology) forgetLocked(id uint64) {
 		return
 	}
 	st.gone.Store(true)
+	if producers := st.producers.Load(); producers != nil {
+		t.c.spawn(func() { // who forgets a stream may hold the lock of one
+			for _, p := range *producers {
+				p.retire()
+			}
+		})
+	}
 	delete(t.streams, id)
 	if t.names[st.name] == st {
 		delete(t.names, st.name)

@@ -5,7 +5,42 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 )
+
+// stoppable is an input that can be told to end. It waits for nothing then: who may never write again keeps nobody.
+type stoppable struct {
+	r io.Reader
+
+	mu               sync.Mutex
+	stopped, reading bool
+}
+
+// errStopped is what reading a stoppable gives once it is stopped.
+var errStopped = errors.New("interrupted")
+
+func (s *stoppable) Read(b []byte) (int, error) {
+	s.mu.Lock()
+	if s.stopped {
+		s.mu.Unlock()
+		return 0, errStopped
+	}
+	s.reading = true
+	s.mu.Unlock()
+	n, err := s.r.Read(b)
+	s.mu.Lock()
+	s.reading = false
+	s.mu.Unlock()
+	return n, err
+}
+
+// stop lets no other Read begin, and reports whether one is under way: that may never end.
+func (s *stoppable) stop() (reading bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+	return s.reading
+}
 
 // lineReader cuts its input into lines. Lines longer than limit are an error: memory stays bounded
 // whatever comes in.

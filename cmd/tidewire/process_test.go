@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -371,6 +372,44 @@ func TestPubInterrupted(t *testing.T) {
 	code, said := interrupted(t, []byte("one\n"), stored, "pub", "s", "-", "--server", n.Addr().String())
 	if code != 0 || !strings.Contains(said, "1 record, 3 B in ") {
 		t.Errorf("exit code %d: %s", code, said)
+	}
+}
+
+// pub that is told to stop in the middle of its input says where to go on, and does not end as if it were done.
+func TestPubInterruptedInTheMiddle(t *testing.T) {
+	n := startNode(t, t.TempDir(), true)
+	file := filepath.Join(t.TempDir(), "lines")
+	if err := os.WriteFile(file, bytes.Repeat([]byte("line\n"), 20_000_000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	in, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "pub", "s", "-", "--server", n.Addr().String(), "-o", "json")
+	var out, said buffer
+	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = append(os.Environ(), asBinary+"=1"), in, &out, &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	newCLI(t, n).ok("sub", "s", "--count", "1000")
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // the exit code is in ProcessState
+	stored := strings.Count(newCLI(t, n).ok("sub", "s", "--no-follow", "--quiet"), "\n")
+	for _, want := range []string{fmt.Sprintf(`"stored_lines":%d`, stored), fmt.Sprintf(`"next_line":%d`, stored+1)} {
+		if got := strings.ReplaceAll(said.String(), " ", ""); !strings.Contains(got, want) {
+			t.Errorf("it lacks %s: %s", want, got)
+		}
+	}
+	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted {
+		t.Errorf("exit code %d: %s%s", code, out.String(), said.String())
 	}
 }
 

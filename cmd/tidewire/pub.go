@@ -28,7 +28,8 @@ part of the record; everything else is, to the byte.
 
 A record has room in 1 MiB, with its subject, key, headers and some 50 bytes around it.
 A line that is longer ends it: the lines before it are stored, no line behind it is.
-Whatever else ends it early, it says which lines are stored.`
+Whatever else ends it early, it says which lines are stored. Ctrl-C while it waits for a
+line ends it as the end of the input does: all that was read is stored.`
 
 const pubExample = `  tidewire pub orders.new '{"id": 7}'
   tidewire pub orders.new '{"id": 7}' --key customer-9 --header trace=4bf92f
@@ -319,16 +320,20 @@ func (v *pub) lines(ctx context.Context, cl *client.Client, m client.Message) er
 	// Reading is on a goroutine of its own: a terminal or pipe that has nothing to say must not keep
 	// us from stopping.
 	read := make(chan error, 1)
-	in := newLineReader(v.app.in, valueLimit(&m, cl.Server().BatchLimit))
+	input := &stoppable{r: v.app.in}
+	in := newLineReader(input, valueLimit(&m, cl.Server().BatchLimit))
 	go func() { read <- v.feed(ctx, cl, m, in, t, cancel) }()
 	var err error
 	select {
 	case err = <-read:
 	case <-ctx.Done():
-		err = context.Cause(ctx)
+		if err = context.Cause(ctx); !input.stop() || inputSize(v.app.in) > 0 { // a file always answers
+			<-read // it hands over what it has, or says what it could not
+		}
 	}
 	gaveUp := false
-	if errors.Is(err, context.Canceled) { // Ctrl-C: what was read is finished
+	interrupted := errors.Is(err, context.Canceled)
+	if interrupted { // Ctrl-C: what was read is finished
 		err = nil
 	} else if ctx.Err() != nil { // an error, or no acks for too long: waiting again changes nothing
 		gaveUp = true
@@ -345,7 +350,11 @@ func (v *pub) lines(ctx context.Context, cl *client.Client, m client.Message) er
 	}
 	_ = cl.Close() // every record has its answer now, or none that will be waited for
 	bar.stop()
-	return v.ended(t, err)
+	if err = v.ended(t, err); err == nil && interrupted && t.refused() {
+		fate := t.fate()
+		return &problem{id: explain.NotAllStored, what: "interrupted: not every line was stored", todo: fate.text, fate: fate, code: exitInterrupted}
+	}
+	return err
 }
 
 // ended says what publishing came to, and which lines are stored if that is not all of them.
@@ -395,6 +404,9 @@ func (v *pub) feed(ctx context.Context, cl *client.Client, m client.Message, in 
 		}
 		if err != nil {
 			t.refuse(in.line)
+			if errors.Is(err, errStopped) {
+				return context.Cause(ctx)
+			}
 			if errors.Is(err, errLongLine) {
 				return fmt.Errorf("line %s is longer: %w; %w", count(in.line), errTooLong(m.Subject, in.limit), errLine)
 			}

@@ -173,7 +173,11 @@ func checkOffset(ctx context.Context, cl *client.Client, filter string, offset u
 	if of == nil || len(of.Partitions) == 0 {
 		return nil
 	}
-	if p := of.Partitions[0]; offset > p.HighWatermark {
+	p := of.Partitions[0]
+	if p.Leader == 0 {
+		return errNotServed(of, &p)
+	}
+	if offset > p.HighWatermark {
 		return &problem{id: explain.OffsetBeyond, what: fmt.Sprintf("cannot read %s from offset %s", filter, count(offset)),
 			err: fmt.Errorf("stream %s, partition %d has %s; the next record gets %s", of.Name, p.Number,
 				offsetsText(storage.Offset(p.LogStart), storage.Offset(p.HighWatermark)), count(p.HighWatermark)),

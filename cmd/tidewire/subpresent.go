@@ -53,9 +53,18 @@ func present(ctx context.Context, cl *client.Client, streams []client.Stream, fi
 	}
 }
 
+// errNotServed is said of a partition that nobody can look into.
+func errNotServed(st *client.Stream, p *client.Partition) error {
+	return fmt.Errorf("stream %s, partition %d is not served at present: try again", st.Name, p.Number)
+}
+
 // presentOf yields those of one partition, and reports whether there may be more. Errors are yielded as a subscription does, with the
 // offset behind what is missing.
 func presentOf(ctx context.Context, cl *client.Client, st *client.Stream, p *client.Partition, filter string, at client.Start, yield func(client.Record, error) bool) bool {
+	if p.Leader == 0 {
+		yield(client.Record{}, errNotServed(st, p))
+		return false
+	}
 	garbled := 0
 	for next := p.LogStart; next < p.HighWatermark; {
 		got, err := cl.Fetch(ctx, st.Name, p.Number, at)
@@ -64,7 +73,7 @@ func presentOf(ctx context.Context, cl *client.Client, st *client.Stream, p *cli
 			switch {
 			case errors.Is(err, client.ErrChecksum) && garbled < checksumRetries:
 				garbled++
-			case (errors.Is(err, client.ErrOffsetRange) || errors.Is(err, client.ErrDataLoss)) && e.Value > next:
+			case (errors.Is(err, client.ErrOffsetRange) || errors.Is(err, client.ErrDataLoss)) && (e.Value > next || e.Value == next && at != client.FromOffset(next)): // which is what lies before the log start
 				next = e.Value
 				at = client.FromOffset(next)
 			default:

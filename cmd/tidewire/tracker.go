@@ -81,6 +81,13 @@ func (t *tracker) refuse(line int) {
 	t.failedLocked(line)
 }
 
+// refused reports whether some line was not stored, or not even handed over.
+func (t *tracker) refused() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.failedFrom > 0
+}
+
 func (t *tracker) failedLocked(line int) {
 	if t.failedFrom == 0 || line < t.failedFrom {
 		t.failedFrom = line
