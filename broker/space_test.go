@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -145,6 +147,23 @@ func TestReserveBesideLooks(t *testing.T) {
 	wg.Wait()
 	if got := promised.Load(); got != spares*unit {
 		t.Errorf("%d bytes were promised, there are %d", got, spares*unit)
+	}
+}
+
+// A kill while the reserve is made leaves a part of it, or nothing in the file.
+func TestReserveHalfMade(t *testing.T) {
+	dir := t.TempDir()
+	stopNode(t, startNode(t, dir))
+	for _, left := range []int64{0, 1 << 20} {
+		if err := os.WriteFile(filepath.Join(dir, reserveFile), make([]byte, left), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n := startNode(t, dir)
+		until(t, "the reserve is whole", func() bool {
+			size, _ := n.data.fs.Size(reserveFile)
+			return size == min(reserveBytes, n.diskState().Floor/2)
+		})
+		stopNode(t, n)
 	}
 }
 

@@ -242,6 +242,25 @@ func TestFromNextLastAndOffset(t *testing.T) {
 	}
 }
 
+// Nobody knows what comes next in a partition that is not served yet: the subscription waits until somebody does.
+func TestFromNextOfWhatIsNotServed(t *testing.T) {
+	n := newNetwork(t, "a:1")
+	c := n.connect("a:1")
+	p := n.accept("a:1")
+	r := async(func() (*Subscription, error) { return c.Subscribe(t.Context(), "orders.>", FromNext()) })
+	s := orders(1)
+	s.Partitions[0].Leader = 0
+	p.metadata(s)
+	s.Partitions[0] = wire.PartitionInfo{Leader: 1, HighWatermark: 10}
+	p.metadata(s)
+	if _, m := p.subscribe(); len(m.Positions) != 1 || m.Positions[0].Offset != 10 {
+		t.Errorf("SUBSCRIBE %+v", m)
+	}
+	if got := wait(t, r); got.err != nil {
+		t.Error(got.err)
+	}
+}
+
 func closedChannel[T any]() <-chan T {
 	ch := make(chan T)
 	close(ch)

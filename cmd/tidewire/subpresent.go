@@ -70,10 +70,11 @@ func presentOf(ctx context.Context, cl *client.Client, st *client.Stream, p *cli
 		got, err := cl.Fetch(ctx, st.Name, p.Number, at)
 		if err != nil {
 			e, _ := errors.AsType[*client.Error](err)
+			gone := errors.Is(err, client.ErrOffsetRange) || errors.Is(err, client.ErrDataLoss)
 			switch {
 			case errors.Is(err, client.ErrChecksum) && garbled < checksumRetries:
 				garbled++
-			case (errors.Is(err, client.ErrOffsetRange) || errors.Is(err, client.ErrDataLoss)) && (e.Value > next || e.Value == next && at != client.FromOffset(next)): // which is what lies before the log start
+			case gone && (e.Value > next || e.Value == next && at != client.FromOffset(next)): // or it was asked for what lies before next
 				next = e.Value
 				at = client.FromOffset(next)
 			default:
