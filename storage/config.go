@@ -21,8 +21,9 @@ type Config struct {
 	Partition uint64
 
 	// SegmentBytes is the size of the largest segment. Default 64 MiB; from 4 KiB to just under 4 GiB, as positions
-	// are u32; rounded up to a multiple of 4 KiB. Segments start at 1 MiB (or SegmentBytes, if less) and double as they fill. Large ones make retention
-	// coarse and recovery long (it scans the active segment); small ones cost a manifest write each.
+	// are u32; rounded up to a multiple of 4 KiB. Segments start at 1 MiB (or SegmentBytes, if less) and double as they fill;
+	// each ends after 65,536 entries. Large ones make retention coarse and recovery long (it scans the active segment);
+	// small ones cost a manifest write each.
 	SegmentBytes int64
 
 	// HotBytes bounds the newest entries kept in memory. Default 4 MiB; negative keeps none.
