@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -172,6 +173,50 @@ func TestPublishAndReplay(t *testing.T) {
 	}
 	if r, err := Replay(t.Context(), ReplayConfig{Server: addr, Filter: ">", Records: 100, Window: 64 << 10}); err != nil || r.Records != 100 {
 		t.Errorf("replay of 100 gave %+v, %v", r, err)
+	}
+}
+
+// stalling brings so many bytes and then nothing more, until it is closed.
+type stalling struct {
+	net.Conn
+	left   int
+	closed context.Context
+	close  context.CancelFunc
+}
+
+func (s *stalling) Read(b []byte) (int, error) {
+	if s.left <= 0 {
+		<-s.closed.Done()
+		return 0, net.ErrClosed
+	}
+	n, err := s.Conn.Read(b[:min(len(b), s.left)])
+	s.left -= n
+	return n, err
+}
+
+func (s *stalling) Close() error {
+	s.close()
+	return s.Conn.Close()
+}
+
+// A replay of which nothing comes any more ends.
+func TestReplayTimeout(t *testing.T) {
+	addr := startNode(t)
+	if _, err := Publish(t.Context(), PublishConfig{Server: addr, Records: 20_000, Size: 100, Warmup: -1}); err != nil {
+		t.Fatal(err)
+	}
+	dial := func(ctx context.Context, address string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		if err != nil {
+			return nil, err
+		}
+		s := &stalling{Conn: c, left: 1 << 20}
+		s.closed, s.close = context.WithCancel(context.Background())
+		return s, nil
+	}
+	r, err := Replay(t.Context(), ReplayConfig{Server: addr, Timeout: 100 * time.Millisecond, Options: []client.Option{client.WithDialer(dial)}})
+	if !errors.Is(err, ErrNoAnswer) || r == nil || r.Records == 0 {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ type ReplayConfig struct {
 	Filter  string        // default "bench"
 	Records uint64        // at most; 0: all there are
 	Window  int           // bytes the node may send ahead; 0: the client's default
+	Timeout time.Duration // without a record, once it reads; 0: none
 	Warmup  time.Duration // what arrives so early is checked but not measured. Default none
 
 	Options  []client.Option
@@ -59,6 +61,11 @@ func Replay(ctx context.Context, cfg ReplayConfig) (*Result, error) {
 		return nil, err
 	}
 	defer sub.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	before := cfg.Progress.Load()
+	stopWatching := Watch(cfg.Timeout, func() (handed, answered uint64) { return math.MaxUint64, cfg.Progress.Load() - before }, noAnswer(cancel, cfg.Timeout))
+	defer stopWatching()
 	r := &Result{Workload: "sub", Subject: cfg.Filter, Partitions: len(plan.next), Connections: 1}
 	if err := plan.read(ctx, sub, &cfg, r, opened); err != nil {
 		if r.Records > 0 && ctx.Err() != nil {

@@ -9,7 +9,7 @@ import (
 )
 
 // ErrNoAnswer ends a workload whose Timeout is over, with records on their way.
-var ErrNoAnswer = errors.New("nothing was acknowledged")
+var ErrNoAnswer = errors.New("no answer came")
 
 // Watch calls late, once, when something is on its way and nothing was answered for so long; 0: never. The function it returns
 // stops the watch.

@@ -25,7 +25,7 @@ func (a *app) benchSubCommand() *cobra.Command {
 			}
 			cfg.Server, cfg.Window = r.address(), int(min(window, 1<<30))
 			return r.run(c, byCount(cfg.Records), func(ctx context.Context, done *atomic.Uint64) (*bench.Result, error) {
-				cfg.Progress = done
+				cfg.Progress, cfg.Timeout = done, r.timeout
 				return bench.Replay(ctx, cfg)
 			})
 		},
