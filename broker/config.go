@@ -101,7 +101,7 @@ type Config struct {
 	// it is far ahead of when the node last ran, before anything is deleted for its age; deleted streams wait for DeleteGrace
 	// as well. Default 1 h.
 	ClockSettle time.Duration
-	// KeepInterval is how often retention and purges are looked at. Default 10 s.
+	// KeepInterval is how often retention by age, and purges, are looked at. Default 10 s.
 	KeepInterval time.Duration
 
 	// Commit says which commit this software was built from, for /version and metrics. Default: unknown.

@@ -704,6 +704,25 @@ func TestWholeBatchesBehindCutOnesKeepTheFrameLimit(t *testing.T) {
 	}
 }
 
+// What does not fit goes when a segment is sealed: a fast publisher brings gigabytes before somebody looks at all streams.
+func TestRetentionFollowsSegments(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.KeepInterval = time.Hour })
+	p := connect(t, n)
+	st := p.create(wire.CreateStream{Name: "a", Retention: wire.Retention{MaxBytes: 1 << 20}})
+	corr, _ := p.open(st, wire.Open{})
+	value := strings.Repeat("x", 100_000)
+	published := uint64(0)
+	until(t, "the first records go", func() bool {
+		for range 10 {
+			p.send(wire.AppendPublish(nil, corr, batch(t, published, message{"a", "", value})))
+			p.acks(corr, published, published+1)
+			published++
+		}
+		h, _ := p.fetch(wire.Fetch{Stream: st.ID, MaxBytes: 1 << 20, Start: wire.Start{From: wire.FromFirst}})
+		return h.LogStart > 0
+	})
+}
+
 // Age reaches also what is too little to fill a segment.
 func TestQuietStreamsExpire(t *testing.T) {
 	var now atomic.Int64

@@ -34,13 +34,40 @@ func (n *Node) keep() {
 			n.purgeDeleted(now)
 		}
 		idle.look()
-		select {
-		case <-tick.C:
-		case <-n.reconfigured:
-			tick.Reset(n.config().KeepInterval)
-		case <-n.ctx.Done():
+		if !n.untilNext(tick) {
 			return
 		}
+	}
+}
+
+// untilNext has partitions give up at once what no longer fits when they seal a segment, until it is time to look at all of them;
+// false: the node stops.
+func (n *Node) untilNext(tick *time.Ticker) bool {
+	for {
+		select {
+		case p := <-n.sealed:
+			if n.partitions.all()[partKey{p.stream().ID, p.number}] == p { // not before it is open, nor afterwards
+				n.retainIn(p, time.Time{})
+			}
+		case <-tick.C:
+			return true
+		case <-n.reconfigured:
+			tick.Reset(n.config().KeepInterval)
+			return true
+		case <-n.ctx.Done():
+			return false
+		}
+	}
+}
+
+// mostSealed is how many partitions may wait to be looked at by themselves; others are when all are.
+const mostSealed = 256
+
+// segmentSealed is told by the writer of a partition's log. It does not block.
+func (n *Node) segmentSealed(p *partition) {
+	select {
+	case n.sealed <- p:
+	default:
 	}
 }
 
@@ -89,19 +116,27 @@ func (n *Node) coolLogs() {
 
 // retain has each partition give up what its stream no longer keeps now; for its age only if that time is trusted.
 func (n *Node) retain(now time.Time, trusted bool) {
+	if !trusted {
+		now = time.Time{}
+	}
 	for _, p := range n.partitions.all() {
-		r := p.stream().Retention
-		keep := raft.Retention{Bytes: int64(min(r.MaxBytes, 1<<62)), Records: r.MaxRecords}
-		if trusted && r.MaxAge > 0 {
-			keep.Since = now.Add(-r.MaxAge)
-		}
-		if keep == (raft.Retention{}) {
-			continue
-		}
-		_, err := p.raft.Retain(keep)
-		if err != nil && n.ctx.Err() == nil && !errors.Is(err, raft.ErrClosed) {
-			n.log.Warn("retention", zap.String("stream", p.stream().Name), zap.Uint32("partition", p.number), zap.Error(err))
-		}
+		n.retainIn(p, now)
+	}
+}
+
+// retainIn is retain for one partition; without a time, of what it keeps by size and number.
+func (n *Node) retainIn(p *partition, now time.Time) {
+	r := p.stream().Retention
+	keep := raft.Retention{Bytes: int64(min(r.MaxBytes, 1<<62)), Records: r.MaxRecords}
+	if !now.IsZero() && r.MaxAge > 0 {
+		keep.Since = now.Add(-r.MaxAge)
+	}
+	if keep == (raft.Retention{}) {
+		return
+	}
+	_, err := p.raft.Retain(keep)
+	if err != nil && n.ctx.Err() == nil && !errors.Is(err, raft.ErrClosed) {
+		n.log.Warn("retention", zap.String("stream", p.stream().Name), zap.Uint32("partition", p.number), zap.Error(err))
 	}
 }
 

@@ -40,6 +40,7 @@ type Node struct {
 	cfg          atomic.Pointer[Config] // replaced as a whole, never changed
 	cfgMu        sync.Mutex             // one replacement at a time
 	reconfigured chan struct{}          // the keeper's interval may have changed
+	sealed       chan *partition        // have sealed a segment: for the keeper
 	log          *zap.Logger
 	data         *dataDir
 	identity     identity
@@ -107,7 +108,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n := &Node{
 		log: cfg.Logger, syncs: storage.NewSyncLimit(concurrentSyncs), hot: storage.NewMemory(cfg.HotMemory),
-		budget: raft.NewBudget(cfg.PublishMemory), catalogOpen: make(chan struct{}), stopped: make(chan struct{}), failureCh: make(chan struct{}), reconfigured: make(chan struct{}, 1), describing: make(chan struct{}, 1),
+		budget: raft.NewBudget(cfg.PublishMemory), catalogOpen: make(chan struct{}), stopped: make(chan struct{}), failureCh: make(chan struct{}), reconfigured: make(chan struct{}, 1), sealed: make(chan *partition, mostSealed), describing: make(chan struct{}, 1),
 		publications: sync.Pool{New: func() any { return new(publication) }},
 	}
 	n.cfg.Store(&cfg)
@@ -179,7 +180,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return n.data.missing("catalog", "what streams there are")
 	}
 	log := n.log.Named("catalog")
-	if n.catalogLog, err = n.openLog("catalog", cluster.CatalogGroup, log); err != nil {
+	if n.catalogLog, err = n.openLog("catalog", cluster.CatalogGroup, log, nil); err != nil {
 		return fmt.Errorf("catalog: %w", err)
 	}
 	// Each start raises the term, and the log has an entry of it.

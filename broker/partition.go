@@ -399,7 +399,7 @@ func (n *Node) startPartition(ctx context.Context, st *cluster.Stream, number ui
 	if stable.Voted() && !n.data.exists(partitionDir(group)) {
 		return nil, n.data.missing(partitionDir(group), fmt.Sprintf("stream %q, partition %d", st.Name, number))
 	}
-	data, err := n.openLog(partitionDir(group), group, log.With(zap.Uint64("group", group)))
+	data, err := n.openLog(partitionDir(group), group, log.With(zap.Uint64("group", group)), func() { n.segmentSealed(p) })
 	if err != nil {
 		return nil, err
 	}
@@ -524,11 +524,12 @@ func (n *Node) describe(st *cluster.Stream) wire.StreamInfo {
 	return info
 }
 
-// openLog opens a log below the data directory and reports what its recovery found.
-func (n *Node) openLog(dir string, group uint64, log *zap.Logger) (*storage.Log, error) {
+// openLog opens a log below the data directory and reports what its recovery found. sealed is called when it has sealed a segment; nil:
+// nobody wants to know.
+func (n *Node) openLog(dir string, group uint64, log *zap.Logger, sealed func()) (*storage.Log, error) {
 	l, err := storage.Open(storage.Config{
 		FS: n.data.fs, Dir: dir, Cluster: n.identity.Cluster, Partition: group, SegmentBytes: n.config().SegmentBytes,
-		Memory: n.hot, Pool: n.pool, Syncs: n.syncs, Observer: diskObserver{n.metrics.Storage(), &n.space},
+		Memory: n.hot, Pool: n.pool, Syncs: n.syncs, OnRoll: sealed, Observer: diskObserver{n.metrics.Storage(), &n.space},
 	})
 	if err != nil {
 		return nil, err
