@@ -113,7 +113,7 @@ var table = finish([]Setting{
 	{Key: "streams.clock-settle", Kind: Duration, Min: ms, Max: 365 * day, field: func(c *Config) any { return &c.ClockSettle },
 		Doc: "how long after a jump of the clock nothing is deleted for its age"},
 	{Key: "streams.keep-interval", Kind: Duration, Min: 10 * ms, Max: day, field: func(c *Config) any { return &c.KeepInterval },
-		Doc: "how often retention and purges are looked at"},
+		Doc: "how often retention by age, and purges, are looked at"},
 
 	{Key: "storage.segment-bytes", Kind: Bytes, Min: 2 << 20, Max: 1<<32 - 1, field: func(c *Config) any { return &c.SegmentBytes },
 		Doc: "size of the largest segment file"},
