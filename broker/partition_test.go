@@ -1,9 +1,11 @@
 package broker
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -202,5 +204,49 @@ func TestLargeStreamKeepsNobodyWaiting(t *testing.T) {
 	defer n.partitions.mu.Unlock()
 	if locks := len(n.partitions.locks); locks > 1 { // the last one may be about to be let go
 		t.Errorf("%d locks of streams are left", locks)
+	}
+}
+
+// Many partitions start at once, and a node that cannot have their files refuses them before they exist.
+func TestManyPartitions(t *testing.T) {
+	dir := t.TempDir()
+	n := startNode(t, dir)
+	p := connect(t, n)
+	if st := p.create(wire.CreateStream{Name: "wide", Partitions: 100}); len(st.Partitions) != 100 {
+		t.Errorf("%d partitions", len(st.Partitions))
+	}
+	stopNode(t, n)
+	n = startNode(t, dir, func(c *Config) { c.MaxConnections = openFileLimit() - fileReserve(openFileLimit()) - 303 }) // room for 101
+	p = connect(t, n)
+	p.send((&wire.CreateStream{Name: "more", Partitions: 2}).AppendTo(nil, p.next()))
+	if e := p.recvError(wire.CodeLimit); e.Value != 101 {
+		t.Errorf("%+v", e)
+	}
+	p.create(wire.CreateStream{Name: "one"})
+}
+
+func TestMissingPartitionIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	n := startNode(t, dir)
+	p := connect(t, n)
+	p.fill(p.streamOf("a"), 0, values("a", 3, "%d"))
+	stopNode(t, n)
+	gone, away := filepath.Join(dir, "partitions", "1"), filepath.Join(t.TempDir(), "1")
+	if err := os.Rename(gone, away); err != nil {
+		t.Fatal(err)
+	}
+	if err := refused(t, Config{Address: "127.0.0.1:0", DataDir: dir}); !errors.Is(err, ErrDataDir) || !strings.Contains(err.Error(), `partitions/1 (stream "a", partition 0) is missing`) {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(gone); !errors.Is(err, os.ErrNotExist) {
+		t.Error("the refused start made the directory")
+	}
+	if err := os.Rename(away, gone); err != nil {
+		t.Fatal(err)
+	}
+	n = startNode(t, dir)
+	p = connect(t, n)
+	if got := p.receive(p.subscribe(wire.Subscribe{Filter: "a"}), 3); len(got) != 3 {
+		t.Errorf("%+v", got)
 	}
 }

@@ -242,6 +242,21 @@ func TestFromNextLastAndOffset(t *testing.T) {
 	}
 }
 
+// Where there is no stream yet, all that will be published comes next.
+func TestFromNextOfNoStream(t *testing.T) {
+	n := newNetwork(t, "a:1")
+	c := n.connect("a:1")
+	p := n.accept("a:1")
+	r := async(func() (*Subscription, error) { return c.Subscribe(t.Context(), "orders.>", FromNext()) })
+	p.fail(p.next(wire.OpMetadata).Corr, wire.Error{Code: wire.CodeUnknownStream, Bits: wire.ErrorEndsCorr, Message: "none"})
+	if _, m := p.subscribe(); m.Start.From != wire.FromFirst || len(m.Positions) != 0 {
+		t.Errorf("SUBSCRIBE %+v", m)
+	}
+	if got := wait(t, r); got.err != nil {
+		t.Error(got.err)
+	}
+}
+
 // Nobody knows what comes next in a partition that is not served yet: the subscription waits until somebody does.
 func TestFromNextOfWhatIsNotServed(t *testing.T) {
 	n := newNetwork(t, "a:1")

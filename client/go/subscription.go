@@ -139,23 +139,13 @@ func (s *Subscription) beginAt(key partitionKey, stream string, offset uint64) {
 // there is now. Partitions that come later are then read from their first record.
 func (s *Subscription) resolve(ctx context.Context) error {
 	top, err := s.c.metadata(ctx, wire.Metadata{Select: wire.SelectFilter, Name: s.filter})
-	if err != nil && !errors.Is(err, ErrUnknownStream) {
+	if errors.Is(err, ErrUnknownStream) {
+		top, err = new(wire.Topology), nil // none yet: what comes is read from its first record
+	}
+	if err != nil {
 		return err
 	}
 	start := s.start
-	for i := range top.Streams {
-		info := &top.Streams[i]
-		for n, p := range info.Partitions {
-			if info.Bits&wire.StreamDeleted == 0 && p.Leader == 0 && start.From != wire.FromOffset {
-				return &Error{Code: wire.CodeNotLeader, Retriable: true, // nobody knows where it ends
-					Message: fmt.Sprintf("stream %s, partition %d is not served at present", info.Name, n)}
-			}
-		}
-	}
-	s.start = wire.Start{From: wire.FromFirst}
-	if err != nil {
-		return nil // none yet
-	}
 	type place struct {
 		key    partitionKey
 		stream string
@@ -178,6 +168,9 @@ func (s *Subscription) resolve(ctx context.Context) error {
 			switch {
 			case start.From == wire.FromOffset:
 				offset = start.Value
+			case p.Leader == 0: // nobody knows where it ends
+				return &Error{Code: wire.CodeNotLeader, Retriable: true,
+					Message: fmt.Sprintf("stream %s, partition %d is not served at present", info.Name, n)}
 			case start.From == wire.FromLast && offset > p.Start:
 				offset--
 			}
@@ -185,9 +178,9 @@ func (s *Subscription) resolve(ctx context.Context) error {
 		}
 	}
 	if start.From == wire.FromOffset && partitions > 1 && len(begin) > 0 {
-		s.start = start // an offset belongs to one: the node says so
-		return nil
+		return nil // an offset belongs to one: the node says so
 	}
+	s.start = wire.Start{From: wire.FromFirst}
 	for _, p := range begin {
 		s.beginAt(p.key, p.stream, p.offset)
 	}

@@ -194,24 +194,13 @@ func TestSubFrom(t *testing.T) {
 
 // --no-follow from an offset that retention has passed names what is missing, and reads what there is.
 func TestSubPresentFromWhatIsGone(t *testing.T) {
-	n, err := broker.Start(t.Context(), broker.Config{Address: "127.0.0.1:0", DataDir: t.TempDir(), KeepInterval: 10 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { stopNode(t, n) })
-	c := newCLI(t, n)
+	c := newCLI(t, startNode(t, t.TempDir(), false))
 	c.ok("stream", "create", "s", "--max-bytes", "1MiB")
 	c.typing(strings.Repeat(strings.Repeat("x", 1000)+"\n", 5000)).ok("pub", "s", "-", "--quiet")
-	var r result
-	for again := time.NewTicker(10 * time.Millisecond); ; <-again.C {
-		if r = c.run("sub", "s", "--no-follow", "--from", "5", "--format", "%o\\n"); r.code != 0 || t.Context().Err() != nil {
-			break // the first record was still there before
-		}
-	}
-	r = c.run("sub", "s", "--no-follow", "--from", "5", "--format", "%o\\n")
-	first, _, _ := strings.Cut(r.out, "\n")
-	if r.code != exitError || !strings.Contains(r.err, "missing: ") || !strings.HasSuffix(r.out, "\n4999\n") || first == "5" {
-		t.Errorf("exit code %d, from %s: %s", r.code, first, r.err)
+	waitFor(t, "the first records go", func() bool { return c.ok("sub", "s", "--count", "1", "--quiet", "--format", "%o") != "0" })
+	r := c.run("sub", "s", "--no-follow", "--from", "5", "--format", "%o\\n")
+	if r.code != exitError || !strings.Contains(r.err, "missing: ") || !strings.HasSuffix(r.out, "\n4999\n") {
+		t.Errorf("exit code %d: %s", r.code, r.err)
 	}
 }
 

@@ -338,21 +338,29 @@ func interrupted(t *testing.T, input []byte, meanwhile func(), args ...string) (
 		t.Fatal(err)
 	}
 	defer w.Close()
+	return interruptedReading(t, r, func() {
+		if _, err := w.Write(input); err != nil {
+			t.Fatal(err)
+		}
+		meanwhile()
+	}, args...)
+}
+
+// interruptedReading runs the binary with in for its input, which it closes, and tells it to stop once meanwhile has returned.
+func interruptedReading(t *testing.T, in *os.File, meanwhile func(), args ...string) (code int, said string) {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self, args...)
-	cmd.Env, cmd.Stdin = append(os.Environ(), asBinary+"=1"), r
+	cmd.Env, cmd.Stdin = append(os.Environ(), asBinary+"=1"), in
 	var out buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	r.Close()
-	if _, err := w.Write(input); err != nil {
-		t.Fatal(err)
-	}
+	in.Close()
 	meanwhile()
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
@@ -386,30 +394,13 @@ func TestPubInterruptedInTheMiddle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer in.Close()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self, "pub", "s", "-", "--server", n.Addr().String(), "-o", "json")
-	var out, said buffer
-	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = append(os.Environ(), asBinary+"=1"), in, &out, &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	newCLI(t, n).ok("sub", "s", "--count", "1000")
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait() // the exit code is in ProcessState
+	begun := func() { newCLI(t, n).ok("sub", "s", "--count", "1000") }
+	code, said := interruptedReading(t, in, begun, "pub", "s", "-", "--server", n.Addr().String(), "-o", "json")
 	stored := strings.Count(newCLI(t, n).ok("sub", "s", "--no-follow", "--quiet"), "\n")
-	for _, want := range []string{fmt.Sprintf(`"stored_lines":%d`, stored), fmt.Sprintf(`"next_line":%d`, stored+1)} {
-		if got := strings.ReplaceAll(said.String(), " ", ""); !strings.Contains(got, want) {
-			t.Errorf("it lacks %s: %s", want, got)
-		}
-	}
-	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted {
-		t.Errorf("exit code %d: %s%s", code, out.String(), said.String())
+	said = strings.ReplaceAll(said, " ", "")
+	if code != exitInterrupted || !strings.Contains(said, fmt.Sprintf(`"stored_lines":%d`, stored)) ||
+		!strings.Contains(said, fmt.Sprintf(`"next_line":%d`, stored+1)) {
+		t.Errorf("exit code %d with %d lines stored: %s", code, stored, said)
 	}
 }
 
