@@ -173,6 +173,29 @@ func TestFromNextIsTheMomentOfOK(t *testing.T) {
 	}
 }
 
+// A FETCH that is still looking for its place when the node stops waits for nothing there.
+func TestFetchOfATimeBesideGoaway(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := connect(t, n)
+	st := p.streamOf("a")
+	p.fill(st, 0, values("a", 5, "%d"))
+	for _, l := range n.loops {
+		l.post(func() {
+			for s := range l.sessions {
+				q := wire.Fetch{Stream: st.ID, MaxBytes: 1, MaxWait: maxFetchWait, Start: wire.Start{From: wire.FromTime, Value: 1 << 50}}
+				if err := s.fetch(100, &q); err != nil {
+					t.Error(err)
+				}
+				s.goaway()
+			}
+		})
+	}
+	p.recv(wire.OpGoaway)
+	if h, got := records(t, p.recv(wire.OpRecords)); len(got) != 0 || h.Next != 5 {
+		t.Errorf("%+v %+v", h, got)
+	}
+}
+
 // Who is caught up holds no file: retention gives the space back.
 func TestWaitingReadersHoldNoSegment(t *testing.T) {
 	n := startNode(t, t.TempDir(), func(c *Config) { c.HotMemory = 1; c.SegmentBytes = 1 << 20 })

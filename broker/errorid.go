@@ -49,6 +49,8 @@ func ErrorID(err error) explain.ID {
 		return explain.ReadOnlyDisk
 	case running:
 		return explain.WriteFailed
+	case errors.Is(err, syscall.EIO):
+		return explain.DataDirUnread
 	}
 	if _, path := errors.AsType[*fs.PathError](err); path {
 		switch {

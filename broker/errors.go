@@ -95,7 +95,11 @@ func toWire(err error) *wire.Error {
 		return make(wire.CodeTooLarge, false)
 	case errors.Is(err, context.Canceled): // nobody but the node's end cancels what somebody waits for
 		return errDraining
-	case errors.Is(err, raft.ErrUnknownOutcome), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded):
+		e := make(wire.CodeOverloaded, true)
+		e.RetryAfter = time.Second
+		return e
+	case errors.Is(err, raft.ErrUnknownOutcome):
 		return make(wire.CodeUnknownOutcome, true)
 	case errors.Is(err, raft.ErrNotLeader):
 		e := make(wire.CodeNotLeader, true)

@@ -93,7 +93,7 @@ func (f *fetch) ready(*cursor, int) bool {
 
 // caughtUp implements sink: wait, or answer that there is nothing.
 func (f *fetch) caughtUp(c *cursor) bool {
-	if wait := time.Until(f.deadline); wait > 0 {
+	if wait := time.Until(f.deadline); wait > 0 && f.session.state != stateDraining {
 		if f.timer == nil {
 			f.timer = time.AfterFunc(wait, func() { f.session.loop.post(func() { f.cursor.contained(func(*cursor) { f.timeout() }) }) })
 		}

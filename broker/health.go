@@ -28,7 +28,7 @@ func (n *Node) readyChecks() []web.Check {
 	return []web.Check{
 		{Name: "loops", Func: n.checkLoops},
 		{Name: "not-draining", Func: n.checkDraining},
-		{Name: "catalog", Func: n.checkCatalog},
+		{Name: "catalog", Func: n.checkCatalog, Note: n.noteOlderCatalog},
 		{Name: "partitions", Func: n.checkPartitions, Note: n.noteDamage},
 		{Name: "disk", Func: n.checkDisk},
 		{Name: "writes", Func: n.checkWrites},

@@ -24,14 +24,21 @@ func (n *Node) keep() {
 	clock.note = n.data.writeClock
 	clock.start(noted, n.config().DeleteGrace)
 	var idle idleMemory
+	defer n.noteCatalog()
 	for {
 		n.startMissing()
 		n.removePurged()
+		n.noteCatalog()
 		now, settle := clock.look(), n.config().ClockSettle
-		n.retain(now, clock.trusted(settle))
+		right := n.mayGiveUp()
+		if right {
+			n.retain(now, clock.trusted(settle))
+		}
 		if clock.trusted(max(settle, n.config().DeleteGrace)) {
 			clock.settled()
-			n.purgeDeleted(now)
+			if right {
+				n.purgeDeleted(now)
+			}
 		}
 		idle.look()
 		if !n.untilNext(tick) {
@@ -46,7 +53,7 @@ func (n *Node) untilNext(tick *time.Ticker) bool {
 	for {
 		select {
 		case p := <-n.sealed:
-			if n.partitions.all()[partKey{p.stream().ID, p.number}] == p { // not before it is open, nor afterwards
+			if n.partitions.all()[partKey{p.stream().ID, p.number}] == p && n.mayGiveUp() { // not before it is open, nor afterwards
 				n.retainIn(p, time.Time{})
 			}
 		case <-tick.C:

@@ -45,24 +45,29 @@ func (s *session) subscribe(corr uint32, q *wire.Subscribe) error {
 		return err
 	}
 	s.loop.count.Subscriptions.Add(1)
-	resume := make(map[partKey]wire.Start) // for the partitions that the filter meets
+	type place struct {
+		start  wire.Start
+		filter string
+	}
+	resume := make(map[partKey]place) // for the partitions that the filter meets
+	type state struct{ now, coming *cluster.Stream }
 	type sight struct {
 		meets  bool
 		filter string
 	}
-	streams := make(map[uint64]sight) // looked at once: some have thousands of partitions and hundreds of subjects
+	seen := make(map[state]sight) // looked at once: some streams have thousands of partitions and hundreds of subjects
 	all := s.node.partitions.all()
 	for key, p := range all {
-		of, known := streams[key.stream]
+		st := state{p.stream(), p.coming.Load()}
+		of, known := seen[st]
 		if !known {
-			st := p.stream()
-			if of.meets = overlaps(st, q.Filter); of.meets {
-				of.filter = sub.filterFor(p, st)
+			if of.meets = overlaps(st.now, q.Filter); of.meets {
+				of.filter = sub.filterFor(st.now, st.coming)
 			}
-			streams[key.stream] = of
+			seen[st] = of
 		}
 		if of.meets {
-			resume[key] = q.Start
+			resume[key] = place{q.Start, of.filter}
 		}
 	}
 	if err := s.roomForCursors(q.Filter, len(resume)); err != nil {
@@ -72,8 +77,8 @@ func (s *session) subscribe(corr uint32, q *wire.Subscribe) error {
 	given := make(map[partKey]struct{})
 	for _, p := range q.Positions { // hundreds of thousands, perhaps: what the filter does not meet is kept within bounds
 		key, start := partKey{p.Stream, p.Partition}, wire.Start{From: wire.FromOffset, Value: p.Offset}
-		if _, met := resume[key]; met {
-			resume[key], given[key] = start, struct{}{}
+		if at, met := resume[key]; met {
+			resume[key], given[key] = place{start, at.filter}, struct{}{}
 		} else { // deleted at present, perhaps
 			sub.leave(key, start)
 		}
@@ -84,8 +89,8 @@ func (s *session) subscribe(corr uint32, q *wire.Subscribe) error {
 			Message: fmt.Sprintf("filter %q meets %d partitions, and an offset belongs to one: give a position for each", q.Filter, len(resume))}
 	}
 	s.out = wire.AppendEmpty(s.output(), wire.OpOK, corr)
-	for key, start := range resume {
-		if sub.attach(key, all[key], streams[key.stream].filter, start); s.conversations[corr] != conversation(sub) {
+	for key, at := range resume {
+		if sub.attach(key, all[key], at.filter, at.start); s.conversations[corr] != conversation(sub) {
 			return nil // that place does not exist, and it has been told
 		}
 	}
@@ -103,9 +108,10 @@ func (s *session) roomForCursors(filter string, more int) error {
 		filter, more, s.cursors, limit)}
 }
 
-// filterFor is what a cursor in the stream's partitions, of which p is one, has to look for; "" if it may see everything.
-func (sub *subscription) filterFor(p *partition, st *cluster.Stream) string {
-	if next := p.coming.Load(); !covers(st, sub.pattern) || next != nil && !covers(next, sub.pattern) {
+// filterFor is what a cursor has to look for in a partition of a stream as it is now, and is about to be unless coming is nil;
+// "" if it may see everything.
+func (sub *subscription) filterFor(now, coming *cluster.Stream) string {
+	if !covers(now, sub.pattern) || coming != nil && !covers(coming, sub.pattern) {
 		return sub.pattern
 	}
 	return ""
@@ -287,7 +293,7 @@ func (s *session) follow(parts []*partition) {
 		if !overlaps(st, sub.pattern) {
 			continue
 		}
-		filter := sub.filterFor(parts[0], st)
+		filter := sub.filterFor(st, parts[0].coming.Load())
 		for _, p := range parts {
 			key := partKey{st.ID, p.number}
 			if _, ok := sub.cursors[key]; !ok {

@@ -38,8 +38,7 @@ type logStore struct {
 	chain     chain
 	chainLost storage.Term // entries up to this term cannot be weighed (rebuildChain); 0: none
 	scratch   []storage.Entry
-	segments  int // when StoreLogs last looked
-	unchecked int // bytes written since
+	seals     uint64 // of the log, when StoreLogs last looked
 
 	writes *writeTimes // nil: nobody measures
 }
@@ -56,7 +55,7 @@ func (s *logStore) open() error {
 		return err
 	}
 	b := s.log.Bounds()
-	s.segments = b.Segments
+	s.seals = b.Seals
 	s.chain, s.chainLost, err = rebuildChain(s.log, s.rule, b, atStart)
 	return err
 }
@@ -197,7 +196,6 @@ func (s *logStore) StoreLogs(logs []*hraft.Log) error {
 			}
 		}
 		s.scratch = append(s.scratch, e)
-		s.unchecked += len(l.Data)
 	}
 	var began time.Time
 	if s.writes != nil {
@@ -215,22 +213,13 @@ func (s *logStore) StoreLogs(logs []*hraft.Log) error {
 	return nil
 }
 
-// rollCheckBytes is how much is written between two looks at the number of segments, which takes longer the more
-// there are.
-const rollCheckBytes = 64 << 10
-
 // noticeRoll tells when a segment was sealed. (storage's OnRoll says the same, but it is set when the log
 // is opened, and the log is there before the group.)
 func (s *logStore) noticeRoll() {
-	if s.unchecked < rollCheckBytes {
-		return
-	}
-	s.unchecked = 0
-	n := s.log.Bounds().Segments
-	if n > s.segments {
+	if n := s.log.Bounds().Seals; n != s.seals {
+		s.seals = n
 		s.rolled()
 	}
-	s.segments = n
 }
 
 func (s *logStore) refuse(err error) error {

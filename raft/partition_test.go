@@ -441,6 +441,20 @@ func TestSegmentsBringSnapshots(t *testing.T) {
 	q.Close()
 }
 
+func TestRestartsGatherNoSnapshots(t *testing.T) {
+	n := newNode(t)
+	for range 4 { // each start is a term, whose first entry is one more to take a snapshot behind
+		n.open()
+		p := n.partition().lead()
+		must(t, p.publish(&Pending{Producer: 1, Sequence: 0, Count: 1}, batch(1, 0, 10)).Err) // a duplicate from the second on
+		p.Close()
+		if infos := n.log.Snapshots(); len(infos) != 1 {
+			t.Fatalf("snapshots %v", infos)
+		}
+		n.close()
+	}
+}
+
 func TestRetention(t *testing.T) {
 	n := newNode(t)
 	n.config = func(c *storage.Config) { c.SegmentBytes = 128 << 10 }
@@ -489,6 +503,30 @@ func TestRetention(t *testing.T) {
 		t.Fatalf("next sequence %d", next)
 	}
 	q.Close()
+}
+
+// A segment that goes as soon as another is sealed leaves their number what it was: a snapshot is taken all the same.
+func TestEverySegmentBringsASnapshotWhileTheFirstGoes(t *testing.T) {
+	const keep = 4
+	n := newNode(t)
+	n.config = func(c *storage.Config) { c.SegmentBytes = 128 << 10 }
+	n.open()
+	p := n.partition().lead()
+	for i := range uint64(1200) { // some 85 fill a segment
+		must(t, p.publish(&Pending{Producer: 1, Sequence: i, Count: 1}, batch(1, i, 1500)).Err)
+		p.group.background.Wait()
+		_, err := p.Retain(Retention{Bytes: keep * 128 << 10})
+		must(t, err)
+		p.background.Wait()
+		b := n.log.Bounds()
+		if b.Segments > keep+2 {
+			t.Fatalf("%d segments after %d records", b.Segments, i+1)
+		}
+		if infos := n.log.Snapshots(); i > 200 && (len(infos) == 0 || b.Last-infos[len(infos)-1].Index > 100) {
+			t.Fatalf("the log ends at %d, snapshots %v", b.Last, infos)
+		}
+	}
+	p.Close()
 }
 
 // After a failed sync: Fatal, once, and no acknowledgement ever again, on this partition or by a copy of it.

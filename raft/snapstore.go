@@ -2,6 +2,7 @@ package raft
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -114,8 +115,7 @@ func (k *snapshotSink) Cancel() error {
 	return nil
 }
 
-// Close saves the snapshot; it is durable when Close returns nil. An error ends the group, as after any
-// failed write.
+// Close saves the snapshot; it is durable when Close returns nil. A failed write ends the group, as any does.
 func (k *snapshotSink) Close() error {
 	if k.done {
 		return nil
@@ -136,7 +136,9 @@ func (k *snapshotSink) Close() error {
 	})
 	if err != nil {
 		err = fmt.Errorf("raft: saving the snapshot at index %d: %w", k.blob.index, err)
-		k.store.fail(err)
+		if !errors.Is(err, storage.ErrTooLarge) { // nothing was written then: the log stays as long as it is
+			k.store.fail(err)
+		}
 	}
 	return err
 }

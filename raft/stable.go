@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	hraft "github.com/hashicorp/raft"
+
+	"github.com/tidewire/tidewire/storage"
 )
 
 // The three values raft keeps, under the names it gives them.
@@ -150,7 +152,7 @@ func (s *Stable) updateLocked(next ballot) error {
 	}
 	next.revision++
 	if err := s.box.store(s.group, next.encode(s.group)); err != nil {
-		return fmt.Errorf("raft: storing term and vote of group %d: %w", s.group, err)
+		return fmt.Errorf("raft: storing term and vote of group %d: %w", s.group, &storage.FailedError{Op: "write of term and vote", Err: err})
 	}
 	s.current, s.exists = next, true
 	return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -68,10 +69,11 @@ func openBolt(path string, open func() error) (err error) {
 	}()
 	err = open()
 	var file *fs.PathError
+	var kernel syscall.Errno // of fdatasync, mmap or flock, which bbolt passes on as they are
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &file), errors.Is(err, berrors.ErrTimeout):
+	case errors.As(err, &file), errors.As(err, &kernel), errors.Is(err, berrors.ErrTimeout):
 		return fmt.Errorf("raft: opening %s: %w", path, err)
 	}
 	return fmt.Errorf("%w: %s is damaged: %w: put it back from a copy", ErrStable, path, err)

@@ -302,6 +302,7 @@ func (l *Log) seal(s *segment) {
 	s.meta.sealed, s.meta.end, s.meta.maxTime = true, l.tail, l.index.maxTime
 	l.index = newDense(l.tail.index + 1)
 	l.countSealedLocked()
+	l.seals++
 	l.mu.Unlock()
 	s.writeIndex(encodeIndex(s.id.id, s.seed, items))
 	s.release() // the writer's hold

@@ -59,6 +59,20 @@ func (e *FailedError) Error() string {
 
 func (e *FailedError) Unwrap() []error { return []error{ErrFailed, e.Err} }
 
+// UnreadableError is a start that failed as the disk cannot read where a log ends: what was acknowledged last may stand there.
+// Nothing was changed. It unwraps to what the kernel said.
+type UnreadableError struct {
+	Path     string
+	Position int64
+	Err      error
+}
+
+func (e *UnreadableError) Error() string {
+	return fmt.Sprintf("storage: %s cannot be read at byte %d, where its log ends: %v", e.Path, e.Position, e.Err)
+}
+
+func (e *UnreadableError) Unwrap() error { return e.Err }
+
 // ForeignError says whose data was found. It unwraps to ErrForeign.
 type ForeignError struct {
 	Path            string

@@ -30,10 +30,16 @@ func OSFS(dir string) (FS, error) {
 	return &osFS{root: root}, nil
 }
 
-// makeRoot creates dir and syncs the directories that name it.
+// makeRoot creates dir, with those above it that are missing, and syncs what names it: also if it is there and empty, as a process
+// that died may have made it and not synced.
 func makeRoot(dir string) error {
-	if _, err := os.Stat(dir); err == nil {
+	if names, err := os.ReadDir(dir); err == nil && len(names) > 0 {
 		return nil
+	} else if err == nil {
+		if err = syncParent(dir); errors.Is(err, fs.ErrPermission) { // then somebody else made it
+			err = nil
+		}
+		return err
 	}
 	parent := filepath.Dir(dir)
 	if parent != dir {
@@ -44,7 +50,11 @@ func makeRoot(dir string) error {
 	if err := os.Mkdir(dir, dirPerm); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	p, err := os.Open(parent)
+	return syncParent(dir)
+}
+
+func syncParent(dir string) error {
+	p, err := os.Open(filepath.Dir(dir))
 	if err != nil {
 		return err
 	}

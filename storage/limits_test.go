@@ -3,6 +3,7 @@ package storage_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -308,6 +309,32 @@ func TestAppendRefusals(t *testing.T) {
 	if _, err := l.Entry(4); !errors.Is(err, storage.ErrNotFound) {
 		t.Error(err)
 	}
+}
+
+func TestSnapshotReplacesOneOfItsOffset(t *testing.T) {
+	l, _ := openMem(t, nil)
+	put(t, l, 10, 900)
+	save := func(s storage.Snapshot, want ...storage.Index) {
+		t.Helper()
+		if err := l.SaveSnapshot(s); err != nil {
+			t.Fatal(err)
+		}
+		var got []storage.Index
+		for _, info := range l.Snapshots() {
+			got = append(got, info.Index)
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("snapshots at %v, want %v", got, want)
+		}
+	}
+	save(storage.Snapshot{Index: 5, Offset: 5}, 5)
+	save(storage.Snapshot{Index: 6, Offset: 5}, 6)
+	save(storage.Snapshot{Index: 7, Offset: 7}, 6, 7)
+	if err := l.Trim(7); err != nil {
+		t.Fatal(err)
+	}
+	save(storage.Snapshot{Index: 8, Offset: 7}, 7, 8) // the state that the first entry held follows stays
+	save(storage.Snapshot{Index: 9, Offset: 7}, 7, 9)
 }
 
 func TestSnapshotRules(t *testing.T) {

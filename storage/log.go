@@ -48,6 +48,7 @@ type Log struct {
 	closed     bool
 	segments   []*segment // oldest first; the last is the active one if it is not sealed
 	sealed     int64      // bytes in sealed segments
+	seals      uint64     // Bounds.Seals
 	index      dense      // of the active segment
 	tail       mark       // the end of the log; its position is in the active segment
 	head       mark       // the entry before the first one
@@ -78,7 +79,8 @@ type Bounds struct {
 	End        Offset // after the last record
 	Bytes      int64  // in segments, counted as written
 	Segments   int
-	CommitHint Index // highest index known to be committed; after a restart, as the frames remember it
+	Seals      uint64 // how many segments were sealed since the log was opened
+	CommitHint Index  // highest index known to be committed; after a restart, as the frames remember it
 }
 
 // Bounds returns what the log holds now.
@@ -87,7 +89,7 @@ func (l *Log) Bounds() Bounds {
 	defer l.mu.RUnlock()
 	b := Bounds{
 		First: l.head.index + 1, Last: l.tail.index, LastTerm: l.tail.term,
-		Start: l.start, End: l.tail.offset, Segments: len(l.segments), CommitHint: l.commit,
+		Start: l.start, End: l.tail.offset, Segments: len(l.segments), Seals: l.seals, CommitHint: l.commit,
 	}
 	b.Bytes = l.sealed
 	if l.activeLocked() != nil {

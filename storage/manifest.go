@@ -17,8 +17,8 @@ const (
 	manifestSegment  = 96  // bytes of a segment
 	manifestSnapshot = 48  // bytes of a snapshot
 
-	// maxManifestBytes is what a reader agrees to load: half a million segments.
-	maxManifestBytes = 64 << 20
+	// maxManifestBytes is what a reader agrees to load: seven million segments, each with a snapshot.
+	maxManifestBytes = 1 << 30
 )
 
 // manifest is what a log consists of. The file is replaced as a whole (temporary file, sync, rename, sync of the

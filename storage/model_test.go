@@ -72,8 +72,11 @@ func (m model) truncate(from storage.Index) model {
 
 func (m model) save(s storage.Snapshot) model {
 	m.snapshots = slices.Clone(m.snapshots)
-	if n := len(m.snapshots); n > 0 && m.snapshots[n-1].Index == s.Index {
-		m.snapshots = m.snapshots[:n-1]
+	if n := len(m.snapshots); n > 0 {
+		newest := m.snapshots[n-1]
+		if newest.Index == s.Index || newest.Offset == s.Offset && newest.Index > m.head.Index {
+			m.snapshots = m.snapshots[:n-1]
+		}
 	}
 	m.snapshots = append(m.snapshots, s)
 	return m

@@ -71,8 +71,9 @@ func decodeSnapshot(b []byte, path string) (cluster [16]byte, partition uint64, 
 	return cluster, le.Uint64(b[32:]), s, nil
 }
 
-// SaveSnapshot keeps s, durably when it returns. Its Index must lie in the log and above every snapshot kept; one with
-// the newest one's Index replaces that. Data is not kept.
+// SaveSnapshot keeps s, durably when it returns. Its Index must lie in the log and not below a snapshot kept. It replaces
+// the newest one if that has the same Index, or the same Offset and is not the log-start snapshot: Trim, which goes by
+// offsets, would never choose it again, and a node that only starts and stops gathers none. Data is not kept.
 func (l *Log) SaveSnapshot(s Snapshot) error {
 	if len(s.Data) > MaxSnapshotBytes {
 		return fmt.Errorf("%w: snapshot of %d bytes", ErrTooLarge, len(s.Data))
@@ -94,7 +95,7 @@ func (l *Log) SaveSnapshot(s Snapshot) error {
 		if err != nil {
 			return err
 		}
-		replaced := newest.file != 0 && newest.Index == s.Index
+		replaced := newest.file != 0 && (newest.Index == s.Index || newest.Offset == s.Offset && newest.Index > head.index)
 		err = l.commitManifest(func(m *manifest) {
 			if replaced {
 				m.snapshots = m.snapshots[:len(m.snapshots)-1]

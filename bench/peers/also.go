@@ -11,7 +11,7 @@ var also = []Case{
 			{Name: "64 KiB, 256 in flight", Vary: func(s *Spec) { s.Size, s.InFlight, s.Batch = 64<<10, 256, 64 }},
 		}},
 	{Name: "batching, 20,000 in flight in all", Spec: publishing(1, inFlight, perBatch, 128), Metric: throughput,
-		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "raw"}},
+		Entries: []Entry{{System: "tidewire"}, {System: "jetstream", Client: "raw"}, {System: "jetstream", Client: "fast"}},
 		Variants: []Variant{
 			{Name: "1 connection", Vary: func(*Spec) {}},
 			{Name: "16 connections", Vary: func(s *Spec) { s.Connections, s.InFlight = 16, inFlight/16 }},

@@ -64,7 +64,7 @@ func (c *Case) weighsDisk() bool {
 type Entry struct {
 	System string
 	Client string  // of the system; "" if it has one
-	Known  float64 // of the metric, from other measurements of this machine's kind; 0: nothing is
+	Known  float64 // of the metric, from measurements on other machines; 0: nothing is
 }
 
 // Goal is what the case is to show: the metric of tidewire over that of a peer, over its own in another variant, or alone.

@@ -138,7 +138,7 @@ warning, and the old values hold.
 
 The log goes to standard error and nowhere else: systemd's journal, or what runs the process, keeps it. So that no
 client can fill a disk through it, of the same message 20 lines in 10 seconds are written and of the rest one in
-1,000, and at most 500 lines a second in all; once a minute the log says how many were left out.
+1,000, and at most 500 lines a second of errors, and 500 of all else; once a minute the log says how many were left out.
 
 Under systemd, use ` + "`Type=notify-reload`" + ` (or ` + "`notify`" + `): the node tells when it is ready, reloads and stops.
 

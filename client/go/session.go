@@ -271,6 +271,10 @@ func (p *producer) opened(s *session, o *wire.Opened) error {
 	if p.closed != nil {
 		return ErrClosed
 	}
+	if p.stream.gone.Load() { // and back, perhaps: then another producer of the same identity publishes to it
+		s.cn.leave(wire.OpClose, s.corr)
+		return errGone
+	}
 	if p.c.cfg.idempotent {
 		got := identity{o.Producer, o.Epoch}
 		if p.identity.id == got.id && got.id != 0 {

@@ -35,6 +35,7 @@ func TestNodeCode(t *testing.T) {
 		"another user's":                    {path(syscall.EACCES), explain.DataDirDenied, exitDataDir},
 		"a forbidden port":                  {&net.OpError{Op: "listen", Err: os.NewSyscallError("bind", syscall.EACCES)}, explain.NodeFailed, exitError},
 		"gone":                              {fmt.Errorf("look: %w", broker.ErrDataDirLost), explain.DataDirLost, exitLost},
+		"the disk cannot be read":           {&storage.UnreadableError{Path: "p", Err: &fs.PathError{Op: "read", Path: "p", Err: syscall.EIO}}, explain.DataDirUnread, exitDataDir},
 		"in use":                            {&broker.DataDirError{ID: explain.DataDirInUse}, explain.DataDirInUse, exitDataDir},
 		"votes that do not fit":             {&raft.StableError{}, explain.DataDirDamaged, exitDataDir},
 		"a state that does not decode":      {&raft.FormatError{}, explain.DataDirDamaged, exitDataDir},

@@ -14,6 +14,7 @@ type stoppable struct {
 
 	mu               sync.Mutex
 	stopped, reading bool
+	cut              bool // what was read ends within a line
 }
 
 // errStopped is what reading a stoppable gives once it is stopped.
@@ -29,17 +30,24 @@ func (s *stoppable) Read(b []byte) (int, error) {
 	s.mu.Unlock()
 	n, err := s.r.Read(b)
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.reading = false
-	s.mu.Unlock()
+	if s.stopped && n > 0 {
+		return 0, errStopped
+	}
+	if n > 0 {
+		s.cut = b[n-1] != '\n'
+	}
 	return n, err
 }
 
-// stop lets no other Read begin, and reports whether one is under way: that may never end.
-func (s *stoppable) stop() (reading bool) {
+// stop lets no other Read begin, and reports whether one is under way, which may never end and gives nothing any more, and
+// whether what was read before ends within a line.
+func (s *stoppable) stop() (reading, cut bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stopped = true
-	return s.reading
+	return s.reading, s.cut
 }
 
 // lineReader cuts its input into lines. Lines longer than limit are an error: memory stays bounded

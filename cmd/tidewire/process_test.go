@@ -383,6 +383,19 @@ func TestPubInterrupted(t *testing.T) {
 	}
 }
 
+// Half a line is no record, and pub that is told to stop behind one does not end as if all were stored.
+func TestPubInterruptedWithinALine(t *testing.T) {
+	n := startNode(t, t.TempDir(), true)
+	stored := func() { newCLI(t, n).ok("sub", "s", "--count", "1") }
+	code, said := interrupted(t, []byte("one\ntw"), stored, "pub", "s", "-", "--server", n.Addr().String())
+	if code != exitInterrupted || !strings.Contains(said, "line 1 is stored") {
+		t.Errorf("exit code %d: %s", code, said)
+	}
+	if got := newCLI(t, n).ok("sub", "s", "--no-follow", "--quiet"); got != "one\n" {
+		t.Errorf("stored: %q", got)
+	}
+}
+
 // pub that is told to stop in the middle of its input says where to go on, and does not end as if it were done.
 func TestPubInterruptedInTheMiddle(t *testing.T) {
 	n := startNode(t, t.TempDir(), true)

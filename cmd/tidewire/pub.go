@@ -29,7 +29,7 @@ part of the record; everything else is, to the byte.
 A record has room in 1 MiB, with its subject, key, headers and some 50 bytes around it.
 A line that is longer ends it: the lines before it are stored, no line behind it is.
 Whatever else ends it early, it says which lines are stored. Ctrl-C while it waits for a
-line ends it as the end of the input does: all that was read is stored.`
+line ends it as the end of the input does, but for a line that has not ended: all others are stored.`
 
 const pubExample = `  tidewire pub orders.new '{"id": 7}'
   tidewire pub orders.new '{"id": 7}' --key customer-9 --header trace=4bf92f
@@ -327,8 +327,12 @@ func (v *pub) lines(ctx context.Context, cl *client.Client, m client.Message) er
 	select {
 	case err = <-read:
 	case <-ctx.Done():
-		if err = context.Cause(ctx); !input.stop() || inputSize(v.app.in) > 0 { // a file always answers
+		err = context.Cause(ctx)
+		switch reading, cut := input.stop(); {
+		case !reading || inputSize(v.app.in) > 0: // a file always answers
 			<-read // it hands over what it has, or says what it could not
+		case cut:
+			t.refuse(in.line) // half a line is no record
 		}
 	}
 	gaveUp := false

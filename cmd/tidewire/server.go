@@ -272,6 +272,8 @@ func (v *server) refusedAdvice(err error) string {
 		return "name a directory on a file system that can be written to"
 	case errors.Is(err, fs.ErrPermission):
 		return "let this user write to " + v.data + ", or name another directory"
+	case errors.Is(err, syscall.EIO):
+		return "look at the disk (dmesg, SMART), then start the node again; nothing was changed"
 	case errors.Is(err, storage.ErrVersion):
 		return "run the version of Tidewire that wrote it; nothing was changed, and nothing is damaged"
 	case errors.Is(err, storage.ErrForeign):
@@ -286,7 +288,7 @@ func (v *server) refusedAdvice(err error) string {
 func nodeCode(err error) int {
 	switch broker.ErrorID(err) {
 	case explain.DataDirInUse, explain.DataDirForeign, explain.DataDirVersion, explain.DataDirDamaged, explain.DataDirReadOnly,
-		explain.DataDirNoDir, explain.DataDirDenied, explain.CatalogUnreadable:
+		explain.DataDirNoDir, explain.DataDirDenied, explain.DataDirUnread, explain.CatalogUnreadable:
 		return exitDataDir
 	case explain.WriteFailed:
 		return exitWrite

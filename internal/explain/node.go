@@ -9,6 +9,7 @@ const (
 	DataDirReadOnly ID = 3005
 	DataDirNoDir    ID = 3006
 	DataDirDenied   ID = 3007
+	DataDirUnread   ID = 3008
 
 	AddressInUse   ID = 3010
 	AddressRefused ID = 3011
@@ -33,6 +34,8 @@ var nodeEntries = []Entry{
 	{DataDirReadOnly, "the data directory is on a read-only file system", "It is mounted read-only, perhaps by the kernel after an error (see dmesg).", "Name a directory that can be written to, or check the file system and mount it for writing."},
 	{DataDirNoDir, "the data directory is no directory", "The path, or a part of it, is a file; or it lies on a file system on which no directory can be made, such as /proc.", "Name a directory, on a file system of a disk."},
 	{DataDirDenied, "the data directory may not be written to", "The user the node runs as has no right to.", "Give the directory to that user, or name another."},
+	{DataDirUnread, "the disk cannot be read", "The kernel reported an error of reading what the node needs to start, and what was acknowledged last may stand there. Nothing was changed.",
+		"Look at the disk (dmesg, SMART), its cable and its volume, then start the node again. If what the message names stays unreadable, copy the directory away, and put the whole directory back from an older copy, without the records that were stored since."},
 	{AddressInUse, "the address is in use", "Another process listens there, perhaps another node.", "Stop that one, or give another address with --listen; port 0 takes a free one."},
 	{AddressRefused, "the address cannot be had", "It is no address of this machine, or this user may not bind its port.", "Give an address of this machine with --listen, and a port above 1023."},
 
@@ -46,7 +49,7 @@ var nodeEntries = []Entry{
 	{DataDirLost, "the data directory is gone", "It was removed, replaced or unmounted while the node ran. The node stops rather than acknowledge into files that nobody would find.",
 		"Mount it or put it back, then start the node again."},
 	{CatalogUnreadable, "the catalog cannot be read", "The log of what streams there are is damaged or does not decode. Nothing was changed or deleted.",
-		"Copy the data directory away, then put its directory catalog/ back from a copy of the same node. A node with an older catalog/ starts without the streams that were made since, and leaves their files alone."},
+		"Copy the data directory away, then put its directory catalog/ back from a copy of the same node. A node with an older catalog/ starts without the streams that were made since, leaves their files alone, and gives nothing up for retention or age until its file catalog.older is removed: streams are as they were then."},
 	{DiskAlmostFull, "the disk is almost full", "Less is free than the node keeps (by default the smaller of 5 % and 1 GiB). Publishes and new streams are refused, clients try again by themselves; reads, deletes and retention go on.",
 		"Free space, or shorten the retention of streams, or delete some. A deleted stream gives its space back only after its grace time (24 hours, unless streams.delete-grace says otherwise), or at once with `tidewire stream purge NAME`. Publishing goes on by itself within seconds of there being space."},
 	{StoppedBadly, "the node did not stop in good order", "Something could not be closed; the message says what. Nothing acknowledged is lost.", "Start the node again: it recovers by itself."},

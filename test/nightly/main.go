@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -79,7 +80,8 @@ func run(o options) error {
 			fmt.Printf("--- %s: %v\n", s.name, s.err)
 		}
 	}
-	if err := write(o.out, began, steps, figures); err != nil {
+	command := strings.Join(append([]string{"go run ./test/nightly"}, os.Args[1:]...), " ")
+	if err := write(o.out, command, began, steps, figures); err != nil {
 		return err
 	}
 	fmt.Printf("--- %d steps, %d failed, %s: %s\n", len(steps), failed, time.Since(began).Round(time.Second), o.out)
@@ -89,23 +91,28 @@ func run(o options) error {
 	return nil
 }
 
-// plan lists the steps, the fuzz targets of all packages among them.
-func plan(o options) ([]step, error) {
+// tests lists the steps that are tests of ./test.
+func tests(o options) []step {
 	test := func(name, run string, env ...string) step {
 		return step{name: name, env: env, args: []string{"go", "test", "-count=1", "-v", "-timeout", "3h", "-tags", "faults,nightly", "-run", run, "./test"}}
 	}
-	steps := []step{
+	return []step{
 		test(fmt.Sprintf("%d power cuts", o.cuts), "^TestPowerCut", fmt.Sprintf("TIDEWIRE_POWER_CUTS=%d", o.cuts)),
 		test(fmt.Sprintf("%d kills", o.kills), "^TestKill$", fmt.Sprintf("TIDEWIRE_KILLS=%d", o.kills)),
-		test("faults of the disk", "^(TestFailedWrite|TestFailedSync|TestDiskFull|TestDamage)"),
+		test("faults of the disk", "^(TestFailedWrite|TestFailedSyncUnderLoad|TestDiskFull|TestDamage)"),
 		test("a million records", "^(TestMillion|TestRetention)$"),
 		test("restart with 2 GiB", "^TestRestart$"),
 		test("idle", "^TestIdle$"),
-		test("bad and unlucky input beside a neighbour", "^(TestHostile|TestHostileConnections|TestFewFiles|TestManyCursors|TestTopologyUnread)$",
+		test("bad and unlucky input beside a neighbour", "^(TestHostile|TestHostileConnections|TestOutOfFiles|TestManyCursors|TestTopologyUnread)$",
 			"TIDEWIRE_PAIRS=9", "TIDEWIRE_NEIGHBOUR_GOAL=1.3"),
 		{name: "end to end under the race detector", args: []string{"go", "test", "-count=1", "-race", "-timeout", "1h",
 			"-run", "^(TestKill|TestTerm|TestFilters|TestResume|TestSlowReaders|TestMillion)$", "./test"}},
 	}
+}
+
+// plan lists the steps, the fuzz targets of all packages among them.
+func plan(o options) ([]step, error) {
+	steps := tests(o)
 	targets, err := fuzzTargets()
 	for _, f := range targets {
 		if f.name == "FuzzConnection" {

@@ -1,6 +1,37 @@
 package main
 
-import "testing"
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// What a step names, go test leaves out without a word if there is no such test.
+func TestPlannedTestsExist(t *testing.T) {
+	sources, err := filepath.Glob("../*_test.go")
+	if err != nil || len(sources) == 0 {
+		t.Fatal(sources, err)
+	}
+	exists := map[string]bool{}
+	for _, name := range sources {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllSubmatch(b, -1) {
+			exists[string(m[1])] = true
+		}
+	}
+	for _, s := range tests(options{}) {
+		for _, name := range regexp.MustCompile(`Test\w+`).FindAllString(strings.Join(s.args, " "), -1) {
+			if !exists[name] {
+				t.Errorf("%s: there is no %s", s.name, name)
+			}
+		}
+	}
+}
 
 func TestFuzzerGaveUp(t *testing.T) {
 	const began = "fuzz: elapsed: 30s, execs: 239969 (0/sec), new interesting: 1 (total: 39)\n"

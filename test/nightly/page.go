@@ -16,9 +16,9 @@ import (
 )
 
 // write makes the page: what ran where, the figures the tests reported, and each step's outcome.
-func write(path string, began time.Time, steps []step, figures string) error {
+func write(path, command string, began time.Time, steps []step, figures string) error {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "# Nightly run\n\nWritten by `go run ./test/nightly`; not edited by hand.\n\n")
+	fmt.Fprintf(&b, "# Nightly run\n\nWritten by `%s`; not edited by hand.\n\n", command)
 	fmt.Fprintf(&b, "| | |\n|---|---|\n")
 	fmt.Fprintf(&b, "| begun | %s, took %s |\n", began.UTC().Format("2006-01-02 15:04 MST"), time.Since(began).Round(time.Second))
 	fmt.Fprintf(&b, "| commit | %s |\n", commit())

@@ -1,0 +1,118 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+
+	"go.uber.org/zap"
+
+	"github.com/tidewire/tidewire/storage"
+)
+
+// A catalog/ that was put back from a copy, or has lost its end, has streams as they were: deleted, though they were undeleted since, or
+// with less room than they got since. By that nothing may be given up: the node, which notes how far its catalog reached, keeps
+// everything until somebody who has looked at the streams says that they are right.
+const (
+	catalogSeen  = "catalog.seen"  // how far it reached, a number of 20 digits that is written over itself
+	catalogOlder = "catalog.older" // what catalog.seen was, when the catalog did not reach that far; removed by hand
+)
+
+// compareCatalog notices a catalog that ends before it did when it was last noted. Called before anything is added to it.
+func (n *Node) compareCatalog() error {
+	seen, err := n.data.readSeen()
+	if err != nil {
+		return fmt.Errorf("%s: %w", catalogSeen, err)
+	}
+	n.catalogSeen = seen
+	if last := n.catalogLog.Bounds().Last; last < seen {
+		n.log.Warn("the catalog ends before it did", zap.Uint64("index", uint64(last)), zap.Uint64("seen", uint64(seen)))
+		if err := n.data.fs.Rename(catalogSeen, catalogOlder); err != nil {
+			return err
+		}
+		if err := n.data.fs.SyncDir("."); err != nil {
+			return err
+		}
+		n.catalogSeen = 0
+	}
+	older, err := n.data.has(catalogOlder)
+	if older {
+		n.log.Warn("the catalog is older than the data, as one that was put back from a copy: streams are as they were then, and until somebody says that they are right nothing is given up for retention or purged for its age. "+
+			"Look at what the streams keep, and at the deleted ones (tidewire stream ls --deleted); then remove the file", zap.String("file", n.data.path(catalogOlder)))
+		n.catalogOlder.Store(true)
+	}
+	return err
+}
+
+// noteCatalog notes how far the catalog reaches. What is not noted yet when the node dies is not missed then.
+func (n *Node) noteCatalog() {
+	reaches := n.catalogLog.Bounds().CommitHint
+	if reaches <= n.catalogSeen {
+		return
+	}
+	if err := n.data.writeSeen(reaches); err != nil {
+		n.log.Warn("a start would not notice an older catalog", zap.Error(err))
+		return
+	}
+	n.catalogSeen = reaches
+}
+
+// mayGiveUp reports whether what streams say they keep is to be believed.
+func (n *Node) mayGiveUp() bool {
+	if !n.catalogOlder.Load() {
+		return true
+	}
+	if older, err := n.data.has(catalogOlder); older || err != nil {
+		return false
+	}
+	n.log.Info("the streams are right: retention and purges go on", zap.String("removed", catalogOlder))
+	n.catalogOlder.Store(false)
+	return true
+}
+
+// noteOlderCatalog says why nothing is given up; empty if that is not so.
+func (n *Node) noteOlderCatalog() string {
+	if !n.catalogOlder.Load() {
+		return ""
+	}
+	return "older than the data: no retention and no purges until " + n.data.path(catalogOlder) + " is removed"
+}
+
+// has reports whether a file is there.
+func (d *dataDir) has(name string) (bool, error) {
+	_, err := d.fs.Size(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// readSeen reads catalogSeen; 0 if nothing was noted, or a power cut left nothing of it.
+func (d *dataDir) readSeen() (storage.Index, error) {
+	b, err := readAll(d.fs, catalogSeen)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	seen, err := strconv.ParseUint(string(b[:min(len(b), 20)]), 10, 64)
+	if err != nil {
+		return 0, nil
+	}
+	return storage.Index(seen), nil
+}
+
+// writeSeen notes it. It need not be durable: an older note notices less.
+func (d *dataDir) writeSeen(seen storage.Index) error {
+	f, err := d.fs.Open(catalogSeen)
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = d.fs.Create(catalogSeen)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(fmt.Appendf(nil, "%020d\n", seen), 0)
+	return errors.Join(err, f.Close())
+}
