@@ -25,7 +25,7 @@ import (
 //	catalog/     the catalog's log       catalog.db  its term and vote
 //	partitions/  a log each, by number   stable.db   their terms and votes
 //	pool/        recycled and spare segment files
-//	catalog.seen how far the catalog reached (compareCatalog)
+//	catalog.seen how far the catalog reached; catalog.older: it did not reach there any more (compareCatalog)
 //	clock        when a clock was last looked at, and whether it is believed (deleteTime)
 //	reserve      a little of the disk for deletions when it is full (keepReserve)
 

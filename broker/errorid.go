@@ -22,6 +22,9 @@ func ErrorID(err error) explain.ID {
 	if _, ok := errors.AsType[*addressError](err); ok {
 		return explain.AddressRefused
 	}
+	if _, ok := errors.AsType[*storage.UnreadableError](err); ok {
+		return explain.DataDirUnread
+	}
 	for _, k := range []struct {
 		err error
 		id  explain.ID
@@ -49,8 +52,6 @@ func ErrorID(err error) explain.ID {
 		return explain.ReadOnlyDisk
 	case running:
 		return explain.WriteFailed
-	case errors.Is(err, syscall.EIO):
-		return explain.DataDirUnread
 	}
 	if _, path := errors.AsType[*fs.PathError](err); path {
 		switch {

@@ -30,13 +30,13 @@ func (n *Node) keep() {
 		n.removePurged()
 		n.noteCatalog()
 		now, settle := clock.look(), n.config().ClockSettle
-		right := n.mayGiveUp()
-		if right {
+		may := n.mayGiveUp()
+		if may {
 			n.retain(now, clock.trusted(settle))
 		}
 		if clock.trusted(max(settle, n.config().DeleteGrace)) {
 			clock.settled()
-			if right {
+			if may {
 				n.purgeDeleted(now)
 			}
 		}

@@ -57,7 +57,7 @@ type Node struct {
 	stable        *raft.StableStore
 	catalogLog    *storage.Log
 	catalogSeen   storage.Index // noted last; the keeper's, once there is one
-	catalogOlder  atomic.Bool   // than the data, and nobody has said that it is right
+	catalogOld    atomic.Bool   // older than the data, and nobody has said that it is right
 	catalogStable *raft.CatalogStable
 	catalog       *cluster.Catalog
 	catalogOpen   chan struct{} // closed when there is a catalog
@@ -185,11 +185,12 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if n.catalogLog, err = n.openLog("catalog", cluster.CatalogGroup, log, nil); err != nil {
 		return fmt.Errorf("catalog: %w", err)
 	}
-	if err := n.compareCatalog(); err != nil {
+	older, err := n.compareCatalog()
+	if err != nil {
 		return err
 	}
 	// Each start raises the term, and the log has an entry of it.
-	older := n.catalogOlder.Load() || n.catalogLog.Bounds().LastTerm < storage.Term(stable.Term())
+	older = older || n.catalogLog.Bounds().LastTerm < storage.Term(stable.Term())
 	n.catalog, err = cluster.OpenCatalog(ctx, cluster.CatalogConfig{Node: n.identity.Node, Server: n.server, Log: n.catalogLog,
 		Stable: stable, Logger: log, Fatal: n.fatal, Clock: n.config().Clock, Changed: n.streamChanged})
 	if err != nil {

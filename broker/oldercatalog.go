@@ -15,39 +15,41 @@ import (
 // with less room than they got since. By that nothing may be given up: the node, which notes how far its catalog reached, keeps
 // everything until somebody who has looked at the streams says that they are right.
 const (
-	catalogSeen  = "catalog.seen"  // how far it reached, a number of 20 digits that is written over itself
-	catalogOlder = "catalog.older" // what catalog.seen was, when the catalog did not reach that far; removed by hand
+	seenMark  = "catalog.seen"  // how far it reached, a number of 20 digits that is written over itself
+	olderMark = "catalog.older" // what catalog.seen was, when the catalog did not reach that far; removed by hand
 )
 
-// compareCatalog notices a catalog that ends before it did when it was last noted. Called before anything is added to it.
-func (n *Node) compareCatalog() error {
+// compareCatalog notices a catalog that ends before it did when it was last noted, and says so the first time. Called before
+// anything is added to it.
+func (n *Node) compareCatalog() (noticed bool, err error) {
 	seen, err := n.data.readSeen()
 	if err != nil {
-		return fmt.Errorf("%s: %w", catalogSeen, err)
+		n.log.Warn("how far the catalog reached cannot be read: an older one is not noticed", zap.Error(err))
 	}
 	n.catalogSeen = seen
 	if last := n.catalogLog.Bounds().Last; last < seen {
+		noticed = true
 		n.log.Warn("the catalog ends before it did", zap.Uint64("index", uint64(last)), zap.Uint64("seen", uint64(seen)))
-		if err := n.data.fs.Rename(catalogSeen, catalogOlder); err != nil {
-			return err
+		if err := n.data.fs.Rename(seenMark, olderMark); err != nil {
+			return noticed, err
 		}
 		if err := n.data.fs.SyncDir("."); err != nil {
-			return err
+			return noticed, err
 		}
 		n.catalogSeen = 0
 	}
-	older, err := n.data.has(catalogOlder)
+	older, err := n.data.has(olderMark)
 	if older {
 		n.log.Warn("the catalog is older than the data, as one that was put back from a copy: streams are as they were then, and until somebody says that they are right nothing is given up for retention or purged for its age. "+
-			"Look at what the streams keep, and at the deleted ones (tidewire stream ls --deleted); then remove the file", zap.String("file", n.data.path(catalogOlder)))
-		n.catalogOlder.Store(true)
+			"Look at what the streams keep, and at the deleted ones (tidewire stream ls --deleted); then remove the file", zap.String("file", n.data.path(olderMark)))
+		n.catalogOld.Store(true)
 	}
-	return err
+	return noticed, err
 }
 
 // noteCatalog notes how far the catalog reaches. What is not noted yet when the node dies is not missed then.
 func (n *Node) noteCatalog() {
-	reaches := n.catalogLog.Bounds().CommitHint
+	reaches := n.catalog.Applied()
 	if reaches <= n.catalogSeen {
 		return
 	}
@@ -60,23 +62,23 @@ func (n *Node) noteCatalog() {
 
 // mayGiveUp reports whether what streams say they keep is to be believed.
 func (n *Node) mayGiveUp() bool {
-	if !n.catalogOlder.Load() {
+	if !n.catalogOld.Load() {
 		return true
 	}
-	if older, err := n.data.has(catalogOlder); older || err != nil {
+	if older, err := n.data.has(olderMark); older || err != nil {
 		return false
 	}
-	n.log.Info("the streams are right: retention and purges go on", zap.String("removed", catalogOlder))
-	n.catalogOlder.Store(false)
+	n.log.Info("the streams are right: retention and purges go on", zap.String("removed", olderMark))
+	n.catalogOld.Store(false)
 	return true
 }
 
 // noteOlderCatalog says why nothing is given up; empty if that is not so.
 func (n *Node) noteOlderCatalog() string {
-	if !n.catalogOlder.Load() {
+	if !n.catalogOld.Load() {
 		return ""
 	}
-	return "older than the data: no retention and no purges until " + n.data.path(catalogOlder) + " is removed"
+	return "older than the data: no retention and no purges until " + n.data.path(olderMark) + " is removed"
 }
 
 // has reports whether a file is there.
@@ -88,9 +90,9 @@ func (d *dataDir) has(name string) (bool, error) {
 	return err == nil, err
 }
 
-// readSeen reads catalogSeen; 0 if nothing was noted, or a power cut left nothing of it.
+// readSeen reads seenMark; 0 if nothing was noted, or a power cut left nothing of it.
 func (d *dataDir) readSeen() (storage.Index, error) {
-	b, err := readAll(d.fs, catalogSeen)
+	b, err := readAll(d.fs, seenMark)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
@@ -106,9 +108,9 @@ func (d *dataDir) readSeen() (storage.Index, error) {
 
 // writeSeen notes it. It need not be durable: an older note notices less.
 func (d *dataDir) writeSeen(seen storage.Index) error {
-	f, err := d.fs.Open(catalogSeen)
+	f, err := d.fs.Open(seenMark)
 	if errors.Is(err, fs.ErrNotExist) {
-		f, err = d.fs.Create(catalogSeen)
+		f, err = d.fs.Create(seenMark)
 	}
 	if err != nil {
 		return err

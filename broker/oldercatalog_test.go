@@ -60,7 +60,7 @@ func TestOlderCatalogDeletesNothing(t *testing.T) {
 	for range 2 { // the second start knows it from the first
 		n = start(time.Millisecond)
 		roomy := n.partitions.all()[partKey{roomier.ID, 0}].raft
-		if note := n.noteOlderCatalog(); !strings.Contains(note, catalogOlder) {
+		if note := n.noteOlderCatalog(); !strings.Contains(note, olderMark) {
 			t.Fatalf("health says %q", note)
 		}
 		sealSome()
@@ -76,7 +76,7 @@ func TestOlderCatalogDeletesNothing(t *testing.T) {
 	}
 
 	n = start(time.Millisecond)
-	if err := os.Remove(filepath.Join(dir, catalogOlder)); err != nil {
+	if err := os.Remove(filepath.Join(dir, olderMark)); err != nil {
 		t.Fatal(err)
 	}
 	roomy := n.partitions.all()[partKey{roomier.ID, 0}].raft

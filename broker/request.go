@@ -238,18 +238,18 @@ func (s *session) createStream(corr uint32, c *wire.CreateStream) error {
 	return s.later(corr, func(ctx context.Context) (err error) {
 		st, err = s.node.createStream(ctx, cluster.StreamSpec{Name: c.Name, Subjects: c.Subjects,
 			Partitions: c.Partitions, Replicas: c.Replicas, Retention: c.Retention})
-		return undecided(st != nil, err)
+		return s.node.undecided(st != nil, err)
 	}, func() { s.topology(corr, s.node.catalog.State(), []*cluster.Stream{st}) })
 }
 
-// undecided is the error of a request that changes something, begun if the catalog has a part of it: a client that was told to
+// undecided is the error of a request that changes something; of one that was done in part, if partly. A client that is told to
 // repeat it would find its own stream in its way, or delete another of that name.
-func undecided(begun bool, err error) error {
-	if err == nil || !begun && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+func (n *Node) undecided(partly bool, err error) error {
+	if err == nil || !partly && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	return &wire.Error{Code: wire.CodeUnknownOutcome, Bits: wire.ErrorRetriable,
-		Message: fmt.Sprintf("it is done in part, or may yet be done: look before it is repeated: %v", err)}
+		Message: "it may be done, or done in part: look before it is repeated: " + n.wireError(err).Message}
 }
 
 // deleteStream serves STREAM_DELETE.
@@ -263,7 +263,7 @@ func (s *session) deleteStream(corr uint32, d *wire.DeleteStream) error {
 		if deleted && d.Purge {
 			_, err = s.node.catalog.PurgeStream(ctx, st.ID)
 		}
-		return undecided(deleted, err)
+		return s.node.undecided(deleted, err)
 	}, func() { s.out = wire.AppendEmpty(s.output(), wire.OpOK, corr) })
 }
 

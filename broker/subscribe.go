@@ -293,7 +293,7 @@ func (s *session) follow(parts []*partition) {
 		if !overlaps(st, sub.pattern) {
 			continue
 		}
-		filter := sub.filterFor(st, parts[0].coming.Load())
+		filter := sub.filterFor(st, parts[0].coming.Load()) // for all: subjects are only added, and all take over a stream together
 		for _, p := range parts {
 			key := partKey{st.ID, p.number}
 			if _, ok := sub.cursors[key]; !ok {

@@ -218,6 +218,9 @@ func OpenCatalog(ctx context.Context, cfg CatalogConfig) (*Catalog, error) {
 // Stop ends the group.
 func (c *Catalog) Stop() { c.group.Stop() }
 
+// Applied is the index of the last entry applied.
+func (c *Catalog) Applied() storage.Index { return c.group.Applied() }
+
 // State is the catalog as applied so far. It is never changed: a later call may give another.
 func (c *Catalog) State() *State { return c.machine.state.Load() }
 

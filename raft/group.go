@@ -191,6 +191,9 @@ func (g *Group) fail(err error) {
 	}
 }
 
+// Applied is the index of the last entry applied here.
+func (g *Group) Applied() storage.Index { return storage.Index(g.fsm.applied.Load()) }
+
 // IsLeader reports whether this node leads and has applied everything committed before it led.
 func (g *Group) IsLeader() bool {
 	g.mu.Lock()

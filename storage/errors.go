@@ -59,16 +59,16 @@ func (e *FailedError) Error() string {
 
 func (e *FailedError) Unwrap() []error { return []error{ErrFailed, e.Err} }
 
-// UnreadableError is a start that failed as the disk cannot read where a log ends: what was acknowledged last may stand there.
-// Nothing was changed. It unwraps to what the kernel said.
+// UnreadableError is a start that failed as the disk cannot read all of an active segment: what was acknowledged last may stand in
+// what it does not read, and nobody cuts that off, or takes for damaged what may be read the next time. Nothing was changed. It
+// unwraps to what the kernel said.
 type UnreadableError struct {
-	Path     string
-	Position int64
-	Err      error
+	Path string
+	Err  error
 }
 
 func (e *UnreadableError) Error() string {
-	return fmt.Sprintf("storage: %s cannot be read at byte %d, where its log ends: %v", e.Path, e.Position, e.Err)
+	return fmt.Sprintf("storage: %s, which was written last, cannot be read: %v", e.Path, e.Err)
 }
 
 func (e *UnreadableError) Unwrap() error { return e.Err }

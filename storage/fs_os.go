@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 )
 
 const (
@@ -36,10 +37,10 @@ func makeRoot(dir string) error {
 	if names, err := os.ReadDir(dir); err == nil && len(names) > 0 {
 		return nil
 	} else if err == nil {
-		if err = syncParent(dir); errors.Is(err, fs.ErrPermission) { // then somebody else made it
-			err = nil
+		if err = syncParent(dir); errors.Is(err, syscall.EIO) {
+			return err
 		}
-		return err
+		return nil // or nothing above it can be opened or synced: then somebody else made it
 	}
 	parent := filepath.Dir(dir)
 	if parent != dir {

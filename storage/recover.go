@@ -171,7 +171,7 @@ func (l *Log) recoverActive() error {
 	}
 	found, err := scanActive(s, size)
 	if err != nil {
-		return fmt.Errorf("storage: scan %s: %w", s.name(), err)
+		return &UnreadableError{Path: s.name(), Err: err}
 	}
 	l.report.ScannedBytes = size
 	l.tail, l.index = found.end, found.index
@@ -180,7 +180,7 @@ func (l *Log) recoverActive() error {
 		l.report.Damaged = append(l.report.Damaged, l.corrupt(s, &found.gaps[i]))
 	}
 	if err := l.settle(s, size, found); err != nil {
-		return fmt.Errorf("storage: recover %s: %w", s.name(), err)
+		return &FailedError{Op: "recover " + s.name(), Err: err}
 	}
 	l.report.Clean = l.manifest.clean && found.end == s.meta.end && l.report.CutBytes == 0
 	l.report.ScanTime = time.Since(began)
@@ -190,7 +190,9 @@ func (l *Log) recoverActive() error {
 // checkHeader refuses a segment that is not ours. A damaged header is reported and costs nothing.
 func (l *Log) checkHeader(s *segment) error {
 	var b [headerBytes]byte
-	_, unreadable := s.file.ReadAt(b[:], 0) // what it leaves zero is no header
+	if _, err := s.file.ReadAt(b[:], 0); err != nil && !errors.Is(err, io.EOF) {
+		return &UnreadableError{Path: s.name(), Err: err}
+	}
 	id, err := decodeHeader(b[:], s.name())
 	if _, newer := errors.AsType[*VersionError](err); newer {
 		return err
@@ -198,9 +200,6 @@ func (l *Log) checkHeader(s *segment) error {
 	if err != nil {
 		at := s.beginning()
 		at.position = 0
-		if unreadable != nil && !errors.Is(unreadable, io.EOF) {
-			err = unreadable
-		}
 		l.report.Damaged = append(l.report.Damaged, l.corrupt(s, &gap{from: at, to: at, reason: "segment header: " + err.Error()}))
 		return nil
 	}
@@ -228,15 +227,11 @@ type found struct {
 // the log ends there, whatever follows. (What follows can be good frames of the same torn write: their Synced is the
 // beginning of that write, so they prove nothing about it.)
 //
-// Blocks that the disk cannot read are damage where what stood in them was synced. At the end of the log nobody knows what stood in
-// them, which is an error. Behind zeros, where no write begins, nothing was acknowledged.
-//
 // In a file that was used before, what stands far behind the end may be of another segment. There only what is right
 // behind it is looked at, which every write clears, and good frames: those were torn.
 func scanActive(s *segment, size int64) (found, error) {
 	end := roundUp(max(size, s.meta.end.position), frameAlign)
-	scan := scanner{file: s.file, seed: s.seed, chunk: 4 * scanChunk, end: end, known: s.meta.end, at: s.beginning(), chained: true,
-		lenient: true}
+	scan := scanner{file: s.file, seed: s.seed, chunk: 4 * scanChunk, end: end, known: s.meta.end, at: s.beginning(), chained: true}
 	all := found{end: scan.at, index: newDense(s.meta.first), proven: s.meta.end.position}
 	type open struct {
 		gap
@@ -280,19 +275,7 @@ func scanActive(s *segment, size int64) (found, error) {
 	}
 	used, err := lastNonZero(&scan, all.end.position, end)
 	all.used = max(used, lastFrame)
-	if err == nil && scan.unreadable > all.end.position {
-		if begun := make([]byte, frameBytes); !readZeros(s.file, begun, all.end.position) {
-			return found{}, &UnreadableError{Path: s.name(), Position: all.end.position, Err: scan.why}
-		}
-		all.used = max(all.used, scan.unreadable) // to be written over
-	}
 	return all, err
-}
-
-// readZeros reads b at pos and reports whether it could, and all that the file has there is zero.
-func readZeros(file io.ReaderAt, b []byte, pos int64) bool {
-	n, err := file.ReadAt(b, pos)
-	return (err == nil || errors.Is(err, io.EOF)) && zero(b[:n])
 }
 
 // lastNonZero returns the end of the last byte in [pos, end) that is not zero; pos if there is none.
@@ -343,7 +326,7 @@ func (l *Log) settle(s *segment, size int64, f found) error {
 		// believes them to be on disk. Writing them again makes the sync below mean something.
 		b := make([]byte, f.end.position-f.proven)
 		if _, err := s.file.ReadAt(b, f.proven); err != nil && !errors.Is(err, io.EOF) {
-			return err
+			return &UnreadableError{Path: s.name(), Err: err}
 		}
 		if _, err := s.file.WriteAt(b, f.proven); err != nil {
 			return err

@@ -27,10 +27,8 @@ type scanner struct {
 	window []byte
 	start  int64 // position of window[0]
 
-	lenient    bool  // unreadable blocks count as damage, not as an error
-	unreadable int64 // where the last of them ends
-	why        error // of one of them
-	inUse      bool  // somebody uses what the window holds: next stays before a bad frame, as looking for the one behind it overwrites the window
+	lenient bool // unreadable blocks count as damage, not as an error
+	inUse   bool // somebody uses what the window holds: next stays before a bad frame, as looking for the one behind it overwrites the window
 }
 
 // moveTo makes the frame at m the next one. The window is kept.
@@ -91,7 +89,6 @@ func (s *scanner) readBlocks(b []byte, pos int64) int {
 		}
 		if err != nil {
 			clear(b[done : done+n])
-			s.unreadable, s.why = max(s.unreadable, pos+int64(done+n)), err
 		}
 		done += n
 	}

@@ -344,7 +344,7 @@ func (c *Client) one(ctx context.Context, m wire.Metadata) (Stream, error) {
 // CreateStream makes a stream.
 //
 // Errors: ErrStreamExists, whatever its configuration; ErrSubjectOverlap, ErrBadName, ErrLimit; ErrUnknownOutcome if the
-// connection was lost before the answer: then ask with Stream, or create it again.
+// connection was lost before the answer, or the node stopped or took too long meanwhile: the stream may be there, ask with Stream.
 func (c *Client) CreateStream(ctx context.Context, cfg StreamConfig) (Stream, error) {
 	if err := wire.ValidStreamName(cfg.Name); err != nil {
 		return Stream{}, refused(err)
@@ -381,6 +381,8 @@ func (c *Client) CreateStream(ctx context.Context, cfg StreamConfig) (Stream, er
 }
 
 // DeleteStream deletes a stream: with purge its data at once, otherwise after the cluster's grace time.
+//
+// Errors: ErrUnknownStream; ErrUnknownOutcome as CreateStream's: it may be deleted, and a new one of that name may be there.
 func (c *Client) DeleteStream(ctx context.Context, name string, purge bool) error {
 	if err := wire.ValidStreamName(name); err != nil {
 		return refused(err)

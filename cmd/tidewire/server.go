@@ -272,7 +272,7 @@ func (v *server) refusedAdvice(err error) string {
 		return "name a directory on a file system that can be written to"
 	case errors.Is(err, fs.ErrPermission):
 		return "let this user write to " + v.data + ", or name another directory"
-	case errors.Is(err, syscall.EIO):
+	case broker.ErrorID(err) == explain.DataDirUnread:
 		return "look at the disk (dmesg, SMART), then start the node again; nothing was changed"
 	case errors.Is(err, storage.ErrVersion):
 		return "run the version of Tidewire that wrote it; nothing was changed, and nothing is damaged"
