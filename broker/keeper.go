@@ -24,11 +24,9 @@ func (n *Node) keep() {
 	clock.note = n.data.writeClock
 	clock.start(noted, n.config().DeleteGrace)
 	var idle idleMemory
-	defer n.noteCatalog()
 	for {
 		n.startMissing()
 		n.removePurged()
-		n.noteCatalog()
 		now, settle := clock.look(), n.config().ClockSettle
 		may := n.mayGiveUp()
 		if may {

@@ -56,7 +56,7 @@ type Node struct {
 	toldFull      bool // the disk watch said last that the disk is almost full
 	stable        *raft.StableStore
 	catalogLog    *storage.Log
-	catalogSeen   storage.Index // noted last; the keeper's, once there is one
+	catalogSeen   storage.Index // noted last; noteCatalog's, once that runs
 	catalogOld    atomic.Bool   // older than the data, and nobody has said that it is right
 	catalogStable *raft.CatalogStable
 	catalog       *cluster.Catalog
@@ -151,6 +151,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.keeping.Go(n.keep)
 	n.keeping.Go(n.watchDisk)
 	n.keeping.Go(n.coolLogs)
+	n.keeping.Go(n.noteCatalog)
 	n.log.Info("ready", zap.Stringer("address", n.addr), zap.String("data", n.data.dir), zap.String("cluster", n.identity.ClusterHex),
 		zap.Uint64("node", n.identity.Node), zap.Int("partitions", len(n.partitions.all())), zap.Bool("dev", cfg.Dev), zap.Duration("took", time.Since(began)))
 	return n, nil
@@ -185,12 +186,11 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if n.catalogLog, err = n.openLog("catalog", cluster.CatalogGroup, log, nil); err != nil {
 		return fmt.Errorf("catalog: %w", err)
 	}
-	older, err := n.compareCatalog()
-	if err != nil {
+	if err := n.compareCatalog(); err != nil {
 		return err
 	}
 	// Each start raises the term, and the log has an entry of it.
-	older = older || n.catalogLog.Bounds().LastTerm < storage.Term(stable.Term())
+	older := n.catalogOld.Load() || n.catalogLog.Bounds().LastTerm < storage.Term(stable.Term())
 	n.catalog, err = cluster.OpenCatalog(ctx, cluster.CatalogConfig{Node: n.identity.Node, Server: n.server, Log: n.catalogLog,
 		Stable: stable, Logger: log, Fatal: n.fatal, Clock: n.config().Clock, Changed: n.streamChanged})
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strconv"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -19,22 +20,23 @@ const (
 	olderMark = "catalog.older" // what catalog.seen was, when the catalog did not reach that far; removed by hand
 )
 
-// compareCatalog notices a catalog that ends before it did when it was last noted, and says so the first time. Called before
-// anything is added to it.
-func (n *Node) compareCatalog() (noticed bool, err error) {
+// catalogNoteEvery is how often what is new of the catalog is noted.
+const catalogNoteEvery = 10 * time.Second
+
+// compareCatalog notices a catalog that ends before it did when it was last noted. Called before anything is added to it.
+func (n *Node) compareCatalog() error {
 	seen, err := n.data.readSeen()
 	if err != nil {
 		n.log.Warn("how far the catalog reached cannot be read: an older one is not noticed", zap.Error(err))
 	}
 	n.catalogSeen = seen
 	if last := n.catalogLog.Bounds().Last; last < seen {
-		noticed = true
 		n.log.Warn("the catalog ends before it did", zap.Uint64("index", uint64(last)), zap.Uint64("seen", uint64(seen)))
 		if err := n.data.fs.Rename(seenMark, olderMark); err != nil {
-			return noticed, err
+			return err
 		}
 		if err := n.data.fs.SyncDir("."); err != nil {
-			return noticed, err
+			return err
 		}
 		n.catalogSeen = 0
 	}
@@ -44,20 +46,32 @@ func (n *Node) compareCatalog() (noticed bool, err error) {
 			"Look at what the streams keep, and at the deleted ones (tidewire stream ls --deleted); then remove the file", zap.String("file", n.data.path(olderMark)))
 		n.catalogOld.Store(true)
 	}
-	return noticed, err
+	return err
 }
 
-// noteCatalog notes how far the catalog reaches. What is not noted yet when the node dies is not missed then.
+// noteCatalog notes how far the catalog reaches, until the node stops. What is not noted yet when the node dies is not missed then.
 func (n *Node) noteCatalog() {
-	reaches := n.catalog.Applied()
-	if reaches <= n.catalogSeen {
-		return
+	tick := time.NewTicker(catalogNoteEvery)
+	defer tick.Stop()
+	fails := false
+	for running := true; running; {
+		select {
+		case <-tick.C:
+		case <-n.ctx.Done():
+			running = false
+		}
+		reaches := n.catalog.Applied()
+		if reaches <= n.catalogSeen {
+			continue
+		}
+		err := n.data.writeSeen(reaches)
+		if err == nil {
+			n.catalogSeen = reaches
+		} else if !fails {
+			n.log.Warn("a start would not notice an older catalog", zap.Error(err))
+		}
+		fails = err != nil
 	}
-	if err := n.data.writeSeen(reaches); err != nil {
-		n.log.Warn("a start would not notice an older catalog", zap.Error(err))
-		return
-	}
-	n.catalogSeen = reaches
 }
 
 // mayGiveUp reports whether what streams say they keep is to be believed.
@@ -78,7 +92,7 @@ func (n *Node) noteOlderCatalog() string {
 	if !n.catalogOld.Load() {
 		return ""
 	}
-	return "older than the data: no retention and no purges until " + n.data.path(olderMark) + " is removed"
+	return "older than the data: no retention and no purges until " + olderMark + " is removed from its directory"
 }
 
 // has reports whether a file is there.
@@ -90,7 +104,7 @@ func (d *dataDir) has(name string) (bool, error) {
 	return err == nil, err
 }
 
-// readSeen reads seenMark; 0 if nothing was noted, or a power cut left nothing of it.
+// readSeen reads seenMark; 0 if nothing was noted.
 func (d *dataDir) readSeen() (storage.Index, error) {
 	b, err := readAll(d.fs, seenMark)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -100,10 +114,7 @@ func (d *dataDir) readSeen() (storage.Index, error) {
 		return 0, err
 	}
 	seen, err := strconv.ParseUint(string(b[:min(len(b), 20)]), 10, 64)
-	if err != nil {
-		return 0, nil
-	}
-	return storage.Index(seen), nil
+	return storage.Index(seen), err
 }
 
 // writeSeen notes it. It need not be durable: an older note notices less.

@@ -13,6 +13,7 @@ import (
 	"github.com/tidewire/tidewire/auth"
 	"github.com/tidewire/tidewire/cluster"
 	"github.com/tidewire/tidewire/proto/wire"
+	"github.com/tidewire/tidewire/raft"
 )
 
 // requestTimeout bounds what a request may wait for: the catalog's commit and the start of a
@@ -245,10 +246,14 @@ func (s *session) createStream(corr uint32, c *wire.CreateStream) error {
 // undecided is the error of a request that changes something; of one that was done in part, if partly. A client that is told to
 // repeat it would find its own stream in its way, or delete another of that name.
 func (n *Node) undecided(partly bool, err error) error {
-	if err == nil || !partly && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+	known := !partly
+	for _, open := range []error{context.Canceled, context.DeadlineExceeded, raft.ErrUnknownOutcome, raft.ErrFailed, raft.ErrClosed} {
+		known = known && !errors.Is(err, open)
+	}
+	if err == nil || known {
 		return err
 	}
-	return &wire.Error{Code: wire.CodeUnknownOutcome, Bits: wire.ErrorRetriable,
+	return &wire.Error{Code: wire.CodeUnknownOutcome,
 		Message: "it may be done, or done in part: look before it is repeated: " + n.wireError(err).Message}
 }
 

@@ -11,6 +11,8 @@ import (
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/tidewire/tidewire/storage"
 )
 
 // The two copies stand in buckets of their own, and so on pages of their own.
@@ -73,6 +75,8 @@ func openBolt(path string, open func() error) (err error) {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, syscall.EIO):
+		return &storage.FailedError{Op: "open " + path, Err: err}
 	case errors.As(err, &file), errors.As(err, &kernel), errors.Is(err, berrors.ErrTimeout):
 		return fmt.Errorf("raft: opening %s: %w", path, err)
 	}

@@ -103,6 +103,7 @@ func (l *Log) cut(keep int, end mark) error {
 		s.meta.sealed, s.meta.end, s.meta.maxTime = true, end, l.manifest.segments[keep-1].maxTime
 	}
 	l.countSealedLocked()
+	l.seals++
 	l.tail, l.index = end, newDense(end.index+1)
 	l.commit = min(l.commit, end.index)
 	l.hot.truncate(end.index + 1)

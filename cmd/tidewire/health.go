@@ -43,7 +43,7 @@ type checkJSON struct {
 	Name   string `json:"name" doc:"of the check"`
 	OK     bool   `json:"ok" doc:"it holds"`
 	Reason string `json:"reason,omitempty" doc:"why it does not"`
-	Note   string `json:"note,omitempty" doc:"what to know though it does: records that are damaged on disk"`
+	Note   string `json:"note,omitempty" doc:"what to know though it does: records that are damaged on disk, a catalog that is older than the data"`
 }
 
 func (a *app) healthCommand() *cobra.Command {

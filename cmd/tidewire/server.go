@@ -42,7 +42,7 @@ Exit codes:
   2   wrong usage: flags are wrong, or no data directory is named
   74  a write or sync failed: nothing more is acknowledged, what was acknowledged is on disk
   75  the data directory was refused: in use, not a node's, of another version, damaged,
-      no directory, or not to be written to
+      unreadable, no directory, or not to be written to
   76  the disk is full in spite of the space kept free; free some, then start again
   77  the file system became read-only while the node ran
   78  the configuration is wrong, or does not fit into the memory there is

@@ -35,7 +35,7 @@ var nodeEntries = []Entry{
 	{DataDirNoDir, "the data directory is no directory", "The path, or a part of it, is a file; or it lies on a file system on which no directory can be made, such as /proc.", "Name a directory, on a file system of a disk."},
 	{DataDirDenied, "the data directory may not be written to", "The user the node runs as has no right to.", "Give the directory to that user, or name another."},
 	{DataDirUnread, "the disk cannot be read", "The kernel reported an error of reading a file that was written last, and what was acknowledged last may stand there. Nothing was changed.",
-		"Look at the disk (dmesg, SMART), its cable and its volume, then start the node again. If the file stays unreadable, copy the data directory away, make a copy of the file with zeros in place of what cannot be read (ddrescue does), and put it in its place: what was acknowledged there is lost then, and all else is served."},
+		"Look at the disk (dmesg, SMART), its cable and its volume, then start the node again. If the file stays unreadable, copy the data directory away, make a copy of the file with zeros in place of what cannot be read (ddrescue does), and put it in its place: what was acknowledged there is lost then, and all else is served; of a file of catalog/, put that directory back from a copy instead."},
 	{AddressInUse, "the address is in use", "Another process listens there, perhaps another node.", "Stop that one, or give another address with --listen; port 0 takes a free one."},
 	{AddressRefused, "the address cannot be had", "It is no address of this machine, or this user may not bind its port.", "Give an address of this machine with --listen, and a port above 1023."},
 
