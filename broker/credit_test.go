@@ -188,6 +188,17 @@ func TestParkedOnABusyLoop(t *testing.T) {
 	const others = 1 << 40 // that others have not taken
 	n.outbound.Add(others)
 	corr := q.subscribe(wire.Subscribe{Filter: "a", Start: wire.Start{From: wire.FromFirst}})
+	until(t, "it is parked", func() bool {
+		var parked atomic.Bool
+		n.everyLoop(func(l *loop) {
+			for s := range l.sessions {
+				if len(s.parked) > 0 {
+					parked.Store(true)
+				}
+			}
+		})
+		return parked.Load()
+	})
 	n.everyLoop(func(l *loop) {
 		for s := range l.sessions {
 			if len(s.parked) == 0 {
