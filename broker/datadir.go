@@ -189,6 +189,12 @@ func (d *dataDir) mintIdentity() (identity, error) {
 // path is a name in the directory, for libraries that open files by themselves.
 func (d *dataDir) path(name string) string { return filepath.Join(d.dir, name) }
 
+// exists reports whether a file or directory is there, or cannot be looked at.
+func (d *dataDir) exists(name string) bool {
+	_, err := d.fs.Size(name)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // missing is the error for a directory that was there and is not.
 func (d *dataDir) missing(dir, what string) error {
 	return &DataDirError{ID: explain.DataDirDamaged, Dir: d.dir, Reason: fmt.Sprintf("%s (%s) is missing, though it held entries: put it back from a copy. "+

@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"time"
 
 	"go.uber.org/zap"
@@ -28,15 +27,10 @@ func (n *Node) keep() {
 		n.startMissing()
 		n.removePurged()
 		now, settle := clock.look(), n.config().ClockSettle
-		may := n.mayGiveUp()
-		if may {
-			n.retain(now, clock.trusted(settle))
-		}
+		n.retain(now, clock.trusted(settle))
 		if clock.trusted(max(settle, n.config().DeleteGrace)) {
 			clock.settled()
-			if may {
-				n.purgeDeleted(now)
-			}
+			n.purgeDeleted(now)
 		}
 		idle.look()
 		if !n.untilNext(tick) {
@@ -121,6 +115,9 @@ func (n *Node) coolLogs() {
 
 // retain has each partition give up what its stream no longer keeps now; for its age only if that time is trusted.
 func (n *Node) retain(now time.Time, trusted bool) {
+	if !n.mayGiveUp() {
+		return
+	}
 	if !trusted {
 		now = time.Time{}
 	}
@@ -147,6 +144,9 @@ func (n *Node) retainIn(p *partition, now time.Time) {
 
 // purgeDeleted purges streams whose grace time is over now.
 func (n *Node) purgeDeleted(now time.Time) {
+	if !n.mayGiveUp() {
+		return
+	}
 	for id, st := range n.catalog.State().Streams {
 		if st.Deleted == 0 || now.UnixMilli()-st.Deleted < n.config().DeleteGrace.Milliseconds() {
 			continue
@@ -182,10 +182,4 @@ func (n *Node) streamChanged(st *cluster.Stream, gone bool) {
 		}
 	}
 	n.requests.Go(func() { n.stopStream(st, gone) })
-}
-
-// exists reports whether a directory is there.
-func (d *dataDir) exists(dir string) bool {
-	_, err := d.fs.List(dir)
-	return !errors.Is(err, fs.ErrNotExist)
 }

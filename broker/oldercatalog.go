@@ -40,13 +40,12 @@ func (n *Node) compareCatalog() error {
 		}
 		n.catalogSeen = 0
 	}
-	older, err := n.data.has(olderMark)
-	if older {
+	if n.data.exists(olderMark) {
 		n.log.Warn("the catalog is older than the data, as one that was put back from a copy: streams are as they were then, and until somebody says that they are right nothing is given up for retention or purged for its age. "+
 			"Look at what the streams keep, and at the deleted ones (tidewire stream ls --deleted); then remove the file", zap.String("file", n.data.path(olderMark)))
 		n.catalogOld.Store(true)
 	}
-	return err
+	return nil
 }
 
 // noteCatalog notes how far the catalog reaches, until the node stops. What is not noted yet when the node dies is not missed then.
@@ -79,7 +78,7 @@ func (n *Node) mayGiveUp() bool {
 	if !n.catalogOld.Load() {
 		return true
 	}
-	if older, err := n.data.has(olderMark); older || err != nil {
+	if n.data.exists(olderMark) {
 		return false
 	}
 	n.log.Info("the streams are right: retention and purges go on", zap.String("removed", olderMark))
@@ -93,15 +92,6 @@ func (n *Node) noteOlderCatalog() string {
 		return ""
 	}
 	return "older than the data: no retention and no purges until " + olderMark + " is removed from its directory"
-}
-
-// has reports whether a file is there.
-func (d *dataDir) has(name string) (bool, error) {
-	_, err := d.fs.Size(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
 }
 
 // readSeen reads seenMark; 0 if nothing was noted.

@@ -246,11 +246,11 @@ func (s *session) createStream(corr uint32, c *wire.CreateStream) error {
 // undecided is the error of a request that changes something; of one that was done in part, if partly. A client that is told to
 // repeat it would find its own stream in its way, or delete another of that name.
 func (n *Node) undecided(partly bool, err error) error {
-	known := !partly
+	mayBeDone := partly
 	for _, open := range []error{context.Canceled, context.DeadlineExceeded, raft.ErrUnknownOutcome, raft.ErrFailed, raft.ErrClosed} {
-		known = known && !errors.Is(err, open)
+		mayBeDone = mayBeDone || errors.Is(err, open)
 	}
-	if err == nil || known {
+	if err == nil || !mayBeDone {
 		return err
 	}
 	return &wire.Error{Code: wire.CodeUnknownOutcome,

@@ -34,13 +34,13 @@ func OSFS(dir string) (FS, error) {
 // makeRoot creates dir, with those above it that are missing, and syncs what names it: also if it is there and empty, as a process
 // that died may have made it and not synced.
 func makeRoot(dir string) error {
-	if names, err := os.ReadDir(dir); err == nil && len(names) > 0 {
-		return nil
-	} else if err == nil {
-		if err = syncParent(dir); errors.Is(err, syscall.EIO) {
-			return err
+	if _, err := os.Stat(dir); err == nil {
+		if names, err := os.ReadDir(dir); err == nil && len(names) == 0 {
+			if err := syncParent(dir); errors.Is(err, syscall.EIO) { // where that cannot be opened or synced at all, somebody else made it
+				return err
+			}
 		}
-		return nil // or nothing above it can be opened or synced: then somebody else made it
+		return nil
 	}
 	parent := filepath.Dir(dir)
 	if parent != dir {

@@ -42,8 +42,9 @@ type Report struct {
 // is quarantined; see Report.
 //
 // Errors that leave everything as it is: ErrForeign, ErrVersion, ErrNoManifest (files but no manifest), *CorruptError
-// (the manifest is unreadable, the active segment is missing, or the manifest is older than the segments), and whatever
-// the file system returns. ErrRemoved: the log had been removed; what was left of it is gone now.
+// (the manifest is unreadable, the active segment is missing, or the manifest is older than the segments), *UnreadableError
+// (the active segment is), and whatever the file system returns. *FailedError: a write or sync of the recovery failed.
+// ErrRemoved: the log had been removed; what was left of it is gone now.
 func Open(cfg Config) (*Log, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err

@@ -76,16 +76,15 @@ func TestSilentNode(t *testing.T) {
 		}))
 		defer c.Close()
 		p := n.accept("a:1")
-		time.Sleep(5 * time.Minute) // of synctest's clock: no time passes, and nothing is waited for but timers
-		synctest.Wait()
-		p.mu.Lock()
-		pings := p.pings
-		p.mu.Unlock()
-		if pings < 29 || pings > 30 {
-			t.Errorf("%d PINGs in 5 minutes with an idle time of 30 s", pings)
+		start := time.Now()
+		for range 30 {
+			<-p.ping
+		}
+		if took := time.Since(start); took < 5*time.Minute-10*time.Second || took > 5*time.Minute+10*time.Second {
+			t.Errorf("30 PINGs took %v with an idle time of 30 s", took)
 		}
 		p.deaf.Store(true)
-		start := time.Now()
+		start = time.Now()
 		err := <-lost
 		if after := time.Since(start); after > time.Minute || !strings.Contains(err.Error(), "nothing came from the node for 30s") {
 			t.Errorf("given up after %v: %v", after, err)
@@ -140,23 +139,12 @@ func TestConnectionsEndAgainAndAgain(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			const least, most, rounds = 20 * time.Millisecond, 2 * time.Second, 12
 			n := newNetwork(t, addresses...)
+			conns := make(chan *peer, 16) // to whichever node
 			for _, node := range n.nodes {
-				node.conns = make(chan *peer, 16)
-			}
-			next := func() *peer { // from whichever node
-				for {
-					for _, a := range addresses {
-						select {
-						case p := <-n.nodes[a].conns:
-							return p
-						default:
-						}
-					}
-					time.Sleep(time.Millisecond)
-				}
+				node.conns = conns
 			}
 			c := n.connect(strings.Join(addresses, ","), WithBackoff(least, most))
-			p := next()
+			p := <-conns
 			var began time.Time
 			for round := range rounds {
 				began = time.Now()
@@ -167,7 +155,7 @@ func TestConnectionsEndAgainAndAgain(t *testing.T) {
 					} else {
 						p.hangUp()
 					}
-					p = next()
+					p = <-conns
 				}
 				want := min(least<<round, most) / 2
 				if !test.goaway && len(addresses) == 1 && round == 0 {

@@ -69,7 +69,7 @@ func (n *network) dial(ctx context.Context, address string) (net.Conn, error) {
 		return nil, fmt.Errorf("dial %s: refused", address)
 	}
 	ours, theirs := net.Pipe()
-	p := &peer{t: n.t, nc: theirs, in: make(chan wire.Frame, 4096), gone: make(chan struct{})}
+	p := &peer{t: n.t, nc: theirs, in: make(chan wire.Frame, 4096), gone: make(chan struct{}), ping: make(chan struct{}, 1)}
 	go p.run(node)
 	return ours, nil
 }
@@ -111,9 +111,9 @@ type peer struct {
 	in   chan wire.Frame
 	gone chan struct{} // closed when the client hung up
 	deaf atomic.Bool   // reads and says nothing by itself
+	ping chan struct{} // one for each PING that was answered, if anybody takes it
 
-	mu    sync.Mutex // guards writes
-	pings int
+	mu sync.Mutex // guards writes
 }
 
 func (p *peer) run(node *node) {
@@ -159,9 +159,10 @@ func (p *peer) run(node *node) {
 			p.nc.Write(node.welcome.AppendTo(nil, f.Corr))
 			node.conns <- p
 		case f.Op == wire.OpPing && !p.deaf.Load():
-			p.mu.Lock()
-			p.pings++
-			p.mu.Unlock()
+			select {
+			case p.ping <- struct{}{}:
+			default:
+			}
 			var ping wire.Ping
 			ping.Decode(f.Body)
 			p.send(ping.AppendTo(nil, wire.OpPong, f.Corr))
